@@ -1,0 +1,57 @@
+#!/bin/sh
+# Installs the system packages that building, testing or demonstrating tilecast needs.
+#
+#   docker/install-deps.sh [build] [run] [test]      (default: build)
+#
+# build  compile tilecast against the system's FFmpeg
+# run    the shared libraries alone (used by the container image)
+# test   what the tests and the demo look through: ffmpeg, ffprobe, Chromium, npm
+#
+# Debian 12 and newer, Ubuntu 22.04 and newer. It says what it does, and touches neither the network nor apt
+# where nothing is missing.
+set -eu
+
+build="pkg-config clang libclang-dev make libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev"
+run="ffmpeg ca-certificates"
+test="ffmpeg chromium"
+
+wanted=""
+for group in "${@:-build}"; do
+    case "$group" in
+        build) wanted="$wanted $build" ;;
+        run) wanted="$wanted $run" ;;
+        test) wanted="$wanted $test" ;;
+        *) echo "install-deps: unknown group '$group': build, run or test" >&2; exit 2 ;;
+    esac
+done
+
+if ! command -v dpkg-query >/dev/null 2>&1; then
+    echo "install-deps: this is no Debian or Ubuntu; install by hand what these packages hold:$wanted" >&2
+    exit 1
+fi
+
+missing=""
+for package in $wanted; do
+    # Chromium is a snap on Ubuntu: any browser by that name will do.
+    if [ "$package" = chromium ] && command -v chromium >/dev/null 2>&1; then continue; fi
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+# npm comes with every Node.js but Debian's own; only its command counts.
+case " $* " in *" test "*) command -v npm >/dev/null 2>&1 || missing="$missing npm" ;; esac
+
+if [ -z "$missing" ]; then
+    echo "install-deps: nothing is missing"
+    exit 0
+fi
+
+echo "install-deps: installing:$missing"
+sudo=""
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null 2>&1 || { echo "install-deps: root is needed to install; run as root: apt-get install$missing" >&2; exit 1; }
+    sudo=sudo
+fi
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -q
+# shellcheck disable=SC2086 # a list of names, split on purpose
+$sudo apt-get install -q -y --no-install-recommends $missing

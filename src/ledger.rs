@@ -1,0 +1,73 @@
+//! The books of a track: what was received, and what became of every capture and every tick.
+//!
+//! Plain counters. A capture enters when its outcome is known; what waits in queues is a gauge elsewhere.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::media::DiscardReason;
+
+/// The counters of one track. `received == encoded + sum(discarded)` holds after every call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Captures whose outcome is known.
+    pub received: u64,
+    /// Captures that are pictures of the output: their part is appended.
+    pub encoded: u64,
+    /// Ticks that show the picture before them again.
+    pub held: u64,
+    /// Ticks of the MP4 that show the fill picture.
+    pub filled: u64,
+    /// Captures that are not in the output, by reason.
+    #[serde(default)]
+    pub discarded: BTreeMap<String, u64>,
+}
+
+impl Ledger {
+    /// Counts `n` captures whose part was appended.
+    pub fn encode(&mut self, n: u64) {
+        self.received += n;
+        self.encoded += n;
+    }
+
+    /// Counts `n` captures that are not in the output.
+    pub fn discard(&mut self, reason: DiscardReason, n: u64) {
+        if n > 0 {
+            self.received += n;
+            *self.discarded.entry(reason.name().to_owned()).or_default() += n;
+        }
+    }
+
+    /// The captures discarded for any reason.
+    pub fn discarded_total(&self) -> u64 {
+        self.discarded.values().sum()
+    }
+
+    /// Whether every capture has exactly one outcome.
+    pub fn captures_balance(&self) -> bool {
+        self.received == self.encoded + self.discarded_total()
+    }
+
+    /// Ticks that an MP4 of this track has.
+    pub fn ticks(&self) -> u64 {
+        self.encoded + self.held + self.filled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captures_balance_after_every_call() {
+        let mut ledger = Ledger::default();
+        ledger.encode(3);
+        ledger.discard(DiscardReason::Late, 2);
+        ledger.discard(DiscardReason::Late, 0);
+        assert_eq!((ledger.received, ledger.encoded, ledger.discarded["late"]), (5, 3, 2));
+        assert!(ledger.captures_balance());
+        ledger.received += 1;
+        assert!(!ledger.captures_balance());
+    }
+}

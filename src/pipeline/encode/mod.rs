@@ -1,0 +1,73 @@
+//! Picture -> access unit: the encoder behind a trait, its settings, and prepared filler.
+
+pub mod canvas;
+pub mod filler;
+pub mod x264;
+
+use serde::{Deserialize, Serialize};
+
+use crate::media::{AccessUnit, ParameterSets, Picture};
+
+/// What an encoder of the server may be asked for. Fixed for a recording by its first writer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EncoderSettings {
+    /// x264 preset, `ultrafast` to `medium`; none of them changes the parameter sets.
+    pub preset: String,
+    /// Constant rate factor, 0 (best) to 51.
+    pub crf: u8,
+    /// The quantiser never falls below this: at 2 fps stills would otherwise fall to QP 1.
+    pub qpmin: u8,
+    /// Pictures a second.
+    pub fps: u32,
+}
+
+/// Turns pictures of one canvas into access units, one for one and in order.
+pub trait Encoder: Send {
+    /// Encodes a picture, which must be of the canvas's size.
+    fn encode(&mut self, picture: &Picture, idr: bool) -> Result<AccessUnit, EncodeError>;
+
+    /// Encodes the picture of the last call again. An error before the first picture.
+    fn repeat(&mut self, idr: bool) -> Result<AccessUnit, EncodeError>;
+
+    /// The parameter sets that every access unit refers to.
+    fn parameter_sets(&self) -> &ParameterSets;
+}
+
+/// Why there is no access unit. Every kind is fatal to the encoder, none to the process.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// No encoder of that name, or it refused the settings.
+    #[error("cannot open libx264 for {width}x{height}: {why}")]
+    Open {
+        /// Luma samples in a row.
+        width: u32,
+        /// Luma rows.
+        height: u32,
+        /// FFmpeg's words.
+        why: String,
+    },
+    /// FFmpeg did not consume an option, so the option has no effect.
+    #[error("libx264 does not know these options: {0}")]
+    UnknownOptions(String),
+    /// The encoder's headers are not what the stream needs.
+    #[error("unusable parameter sets: {0}")]
+    ParameterSets(&'static str),
+    /// A picture of another size than the canvas.
+    #[error("a picture of {got_width}x{got_height} for a canvas of {width}x{height}")]
+    Size {
+        /// The picture's.
+        got_width: u32,
+        /// The picture's.
+        got_height: u32,
+        /// The canvas's.
+        width: u32,
+        /// The canvas's.
+        height: u32,
+    },
+    /// An encoder that delays or reorders, or gave no access unit for a picture.
+    #[error("the encoder gave {0} access units for one picture")]
+    Delayed(usize),
+    /// FFmpeg failed.
+    #[error("libx264 failed: {0}")]
+    Failed(String),
+}

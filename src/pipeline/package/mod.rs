@@ -1,0 +1,6 @@
+//! Access unit -> part, segment, playlist, MP4: bytes and text, without I/O but for [`assemble`].
+
+pub mod assemble;
+pub mod boxes;
+pub mod playlist;
+pub mod segmenter;

@@ -1,0 +1,158 @@
+//! `recording.json`: what a recording holds and what became of every capture. Small: no segment list.
+//!
+//! Readers ignore keys, kinds, reasons and states that they do not know. The published schema is
+//! `tests/recording.schema.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::Ledger;
+use crate::media::{GapReason, Kind, Tick};
+
+/// The version of every JSON file in the store.
+pub const SCHEMA: u32 = 1;
+
+/// The life of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Sockets may come and go; media grows.
+    Live,
+    /// The process is gone; the next one goes on.
+    Suspended,
+    /// No more media; uploads are pending.
+    Finishing,
+    /// The store has confirmed every object named.
+    Finished,
+    /// Spool data was lost, or an operator gave it up.
+    Failed,
+    /// Removed.
+    Deleted,
+}
+
+impl State {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Live => "live",
+            State::Suspended => "suspended",
+            State::Finishing => "finishing",
+            State::Finished => "finished",
+            State::Failed => "failed",
+            State::Deleted => "deleted",
+        }
+    }
+}
+
+/// `recording.json`, and the answer of `GET /api/v1/recordings/{id}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Recall's `recording.id`, with `~2` and up where it goes on after it was finished.
+    pub recording_id: String,
+    /// The tenant whose token the bot came with.
+    pub tenant: Option<String>,
+    /// Recall's `bot.id`.
+    pub bot_id: Option<String>,
+    /// `bot`, `recording`, `realtime_endpoint`: metadata as the bot sent it.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, serde_json::Value>,
+    /// The life of the recording.
+    pub state: State,
+    /// The finished recording that this one goes on from.
+    pub continues: Option<String>,
+    /// Absolute time of tick 0, RFC 3339; `null` before the first capture.
+    pub origin: Option<String>,
+    /// Whether `origin` comes from the server's clock, for want of a valid `absolute`.
+    #[serde(default)]
+    pub origin_from_server: bool,
+    /// Pictures a second.
+    pub fps: u32,
+    /// Ticks of a segment cell.
+    pub segment_ticks: u32,
+    /// One entry per participant and kind.
+    pub tracks: Vec<TrackManifest>,
+}
+
+/// One track.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrackManifest {
+    /// The track's folder in the recording's folder.
+    pub track: String,
+    /// Whom it shows.
+    pub participant: ParticipantManifest,
+    /// Webcam or screenshare.
+    pub kind: Kind,
+    /// Luma samples in a row; `null` before the first picture.
+    pub width: Option<u32>,
+    /// Luma rows.
+    pub height: Option<u32>,
+    /// RFC 6381, `avc1.640015`.
+    pub codecs: Option<String>,
+    /// The first tick with a picture.
+    pub first_tick: Option<Tick>,
+    /// The tick after the last written one.
+    pub end_tick: Option<Tick>,
+    /// Runs of segments written without a break.
+    pub epochs: Vec<EpochManifest>,
+    /// Tick ranges without pictures.
+    pub gaps: Vec<Gap>,
+    /// The books.
+    pub ledger: Ledger,
+    /// Finished files.
+    pub mp4: Vec<Mp4Manifest>,
+}
+
+/// A participant as far as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ParticipantManifest {
+    /// Recall's participant id as text.
+    pub id: String,
+    /// Display name.
+    pub name: Option<String>,
+    /// Whether a host.
+    pub is_host: Option<bool>,
+    /// `desktop`, ...
+    pub platform: Option<String>,
+}
+
+/// One epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochManifest {
+    /// Its folder in the track's folder.
+    pub epoch: String,
+    /// Its first tick.
+    pub first_tick: Tick,
+    /// The file name of its init segment.
+    pub init: String,
+    /// What the encoder was opened with.
+    pub encoder_options: String,
+}
+
+/// A tick range without pictures: `from_tick <= tick < to_tick`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// First tick without a picture.
+    pub from_tick: Tick,
+    /// The tick after the last one.
+    pub to_tick: Tick,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// One finished MP4.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mp4Manifest {
+    /// File name in the track's folder.
+    pub path: String,
+    /// The tick of its first picture: 0.
+    pub from_tick: Tick,
+    /// Pictures in it.
+    pub ticks: Tick,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+}
