@@ -1,0 +1,102 @@
+//! How far a lane's pictures lie from their ticks, and when the lane has to move by a tick.
+//!
+//! Only counts errors; who takes which tick is decided in `place`. Integers: micro-ticks, and squares in `i128`.
+
+use std::collections::VecDeque;
+
+use super::TICK;
+
+/// Pictures over which the mean error is taken.
+const WINDOW: usize = 32;
+
+/// Pictures that say where the next one is expected: few, so that a steady drift is no surprise.
+const RECENT: usize = 4;
+
+/// A lane moves when its mean error passes this.
+const MEAN_MAX: i64 = TICK * 3 / 4;
+
+/// A picture this far past where the lane's pictures lately lie has probably overtaken another one. Jitter of
+/// +-0.25 tick reaches 0.5 between two pictures.
+const SURPRISE: i64 = TICK * 55 / 100;
+
+/// A lane that nothing has disturbed moves only when its mean passes [`MEAN_MAX`] by this many standard errors. It may
+/// well lie at 0.75 for good (the first picture is rounded with its jitter), and 32 samples of that scatter around 0.75.
+const STANDARD_ERRORS: i128 = 5;
+
+/// Where a lane should move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Move {
+    /// Pictures lie late on the line for their ticks: hold one.
+    Up,
+    /// They lie early: merge one.
+    Down,
+}
+
+/// The errors (target - tick, in micro-ticks) of the pictures placed last.
+#[derive(Debug, Default)]
+pub(super) struct Drift {
+    errors: VecDeque<i64>,
+    disturbed: bool,
+}
+
+impl Drift {
+    /// Counts a placed picture.
+    pub(super) fn push(&mut self, error: i64) {
+        if self.errors.len() == WINDOW {
+            self.errors.pop_front();
+        }
+        self.disturbed |= self.phase().is_some_and(|phase| (error - phase).abs() > SURPRISE);
+        self.errors.push_back(error);
+    }
+
+    /// Forgets what was, after a hole or a jump: from here on the mean alone decides, so that it is within 0.75 tick
+    /// again after one window.
+    pub(super) fn restart(&mut self) {
+        self.errors.clear();
+        self.disturbed = true;
+    }
+
+    /// The lane moved by a tick: sees its past as if it had always been there.
+    pub(super) fn moved(&mut self, which: Move) {
+        let by = match which {
+            Move::Up => -TICK,
+            Move::Down => TICK,
+        };
+        self.errors.iter_mut().for_each(|error| *error += by);
+    }
+
+    /// Where the latest pictures lie: the mean of a few errors. `None` after a restart.
+    pub(super) fn phase(&self) -> Option<i64> {
+        let n = self.errors.len().min(RECENT) as i64;
+        (n > 0).then(|| self.errors.iter().rev().take(RECENT).sum::<i64>() / n)
+    }
+
+    /// Whether a picture with that error has probably overtaken another one.
+    pub(super) fn surprised_by(&self, error: i64) -> bool {
+        self.phase().is_some_and(|phase| error - phase > SURPRISE)
+    }
+
+    /// Whether the lane should move before a picture whose error would be `error`: never such that it ends up a tick off.
+    pub(super) fn due(&self, error: i64) -> Option<Move> {
+        if self.errors.len() < WINDOW {
+            return None;
+        }
+        let n = WINDOW as i128;
+        let sum: i128 = self.errors.iter().map(|&error| i128::from(error)).sum();
+        let excess = sum.abs() - n * i128::from(MEAN_MAX);
+        if excess <= 0 {
+            return None;
+        }
+        if !self.disturbed {
+            // excess / n > k * s / sqrt(n)  <=>  n * excess^2 > k^2 * (n * sum of squares - sum^2)
+            let squares: i128 = self.errors.iter().map(|&error| i128::from(error) * i128::from(error)).sum();
+            if n * excess * excess <= STANDARD_ERRORS * STANDARD_ERRORS * (n * squares - sum * sum) {
+                return None;
+            }
+        }
+        match sum > 0 {
+            true => (error > 0).then_some(Move::Up),
+            false => (error < 0).then_some(Move::Down),
+        }
+    }
+}
