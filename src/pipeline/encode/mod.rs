@@ -2,6 +2,9 @@
 
 pub mod canvas;
 pub mod filler;
+pub mod nal;
+#[cfg(test)]
+mod testing;
 pub mod x264;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +22,12 @@ pub struct EncoderSettings {
     pub qpmin: u8,
     /// Pictures a second.
     pub fps: u32,
+}
+
+impl Default for EncoderSettings {
+    fn default() -> EncoderSettings {
+        EncoderSettings { preset: "superfast".to_owned(), crf: 23, qpmin: 20, fps: 2 }
+    }
 }
 
 /// Turns pictures of one canvas into access units, one for one and in order.
@@ -46,6 +55,9 @@ pub enum EncodeError {
         /// FFmpeg's words.
         why: String,
     },
+    /// A setting out of its range.
+    #[error("encoder settings: {0}")]
+    Settings(String),
     /// FFmpeg did not consume an option, so the option has no effect.
     #[error("libx264 does not know these options: {0}")]
     UnknownOptions(String),
