@@ -3,4 +3,5 @@
 pub mod assemble;
 pub mod boxes;
 pub mod playlist;
+pub mod scan;
 pub mod segmenter;
