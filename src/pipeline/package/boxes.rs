@@ -277,7 +277,7 @@ mod tests {
         let trak = &moov.trak[0];
         assert!(trak.edts.is_none() && trak.tkhd.enabled);
         let [Codec::Avc1(avc1)] = &trak.mdia.minf.stbl.stsd.codecs[..] else { panic!("one sample entry") };
-        assert_eq!(avc1.avcc.sequence_parameter_sets, [sets.sps.clone()]);
+        assert_eq!(avc1.avcc.sequence_parameter_sets, std::slice::from_ref(&sets.sps));
         assert_eq!(avc1.avcc.ext, Some(AvccExt::default()));
         assert_eq!(avc1.pasp, Some(Pasp { h_spacing: 1, v_spacing: 1 }));
         assert!(matches!(

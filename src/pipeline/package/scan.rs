@@ -239,7 +239,11 @@ mod tests {
         (bytes, ends)
     }
 
-    fn scan(bytes: &[u8]) -> (Vec<(Tick, Vec<Sample>, Vec<u8>)>, u64, Option<ScanError>) {
+    /// First tick, samples and media of a part.
+    type Found = (Tick, Vec<Sample>, Vec<u8>);
+
+    /// The parts of a file, how far it is good, and what is wrong after that.
+    fn scan(bytes: &[u8]) -> (Vec<Found>, u64, Option<ScanError>) {
         let mut scanner = Scanner::new(Cursor::new(bytes), 64).unwrap();
         let mut parts = Vec::new();
         let error = loop {
