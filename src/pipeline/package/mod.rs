@@ -2,5 +2,8 @@
 
 pub mod assemble;
 pub mod boxes;
+#[cfg(test)]
+mod playback;
 pub mod playlist;
+pub mod scan;
 pub mod segmenter;
