@@ -6,26 +6,20 @@
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
-use png::{
-    ColorType, DecodeOptions, Decoder, DecodingError, Reader, StreamingDecoder, Transformations, UnfilterRegion,
-};
-use yuv::{
-    BufferStoreMut, YuvConversionMode, YuvPlanarImageMut, YuvRange, YuvStandardMatrix, rgb_to_yuv420, rgba_to_yuv420,
-};
+use png::{DecodeOptions, Decoder, DecodingError, Reader, StreamingDecoder, Transformations, UnfilterRegion};
 
 use crate::media::Picture;
 
-/// Signature, and the IHDR chunk with its length, type and CRC: all that [`header`] needs.
-pub const HEADER_BYTES: usize = 33;
+pub use self::header::{HEADER_BYTES, Header, Limits, base64_prefix, decode_base64, header, header_within};
+use self::header::{SIGNATURE, word};
+use self::planes::{Pixels, convert};
 
-const SIGNATURE: [u8; 8] = [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a];
+mod header;
+mod planes;
 
 /// Rows that are converted at once: even, for the chroma, and few enough that they are still in the L2 cache when the
 /// conversion reads them. One buffer for the whole picture takes as long at 640x360, and 35 MB at the limit.
 const STRIP_ROWS: usize = 16;
-
-/// What `png` holds while it inflates: the window, rows, Huffman tables.
-const INFLATER_BYTES: u64 = 320 * 1024;
 
 /// Words of `png` 0.18, whose kinds of format errors are private: the image data has fewer rows than IHDR says, and the
 /// deflate stream or its Adler-32 has no end. Should they change, no picture passes the tests below.
@@ -96,98 +90,6 @@ impl From<DecodingError> for PngError {
     }
 }
 
-/// How large a picture may be, judged before anything is inflated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Pixels of the longer side.
-    pub side_max: u32,
-    /// Pixels of the whole picture.
-    pub pixels_max: u64,
-}
-
-impl Default for Limits {
-    /// 4096 a side, and 4096x2160 in all.
-    fn default() -> Limits {
-        Limits { side_max: 4096, pixels_max: 8_847_360 }
-    }
-}
-
-/// What IHDR says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Pixels in a row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// Whether the rows come in seven passes (Adam7).
-    pub interlaced: bool,
-    /// Memory of the picture (I420) and of the decoder while it works on it. The PNG itself is not counted.
-    pub bytes_when_decoded: u64,
-}
-
-/// Reads IHDR from the first [`HEADER_BYTES`] or more of a PNG, within the default limits. Inflates nothing.
-///
-/// # Errors
-/// `NotPng`, `Truncated`, `ZeroSize`, `TooLarge`; `Corrupt` when the CRC of IHDR is wrong.
-pub fn header(first_bytes: &[u8]) -> Result<Header, PngError> {
-    header_within(first_bytes, &Limits::default())
-}
-
-/// [`header`] within limits of the caller.
-///
-/// # Errors
-/// As [`header`].
-pub fn header_within(first_bytes: &[u8], limits: &Limits) -> Result<Header, PngError> {
-    let seen = first_bytes.len().min(SIGNATURE.len());
-    if first_bytes[..seen] != SIGNATURE[..seen] {
-        return Err(PngError::NotPng);
-    }
-    let Some(start) = first_bytes.first_chunk::<HEADER_BYTES>() else { return Err(PngError::Truncated) };
-    if start[8..16] != *b"\0\0\0\x0dIHDR" {
-        return Err(PngError::NotPng);
-    }
-    if crc32fast::hash(&start[12..29]) != word(start, 29) {
-        return Err(PngError::Corrupt("wrong CRC of IHDR".into()));
-    }
-    let (width, height, interlaced) = (word(start, 16), word(start, 20), start[28] != 0);
-    if width == 0 || height == 0 {
-        return Err(PngError::ZeroSize);
-    }
-    let pixels = u64::from(width) * u64::from(height);
-    if width.max(height) > limits.side_max || pixels > limits.pixels_max {
-        return Err(PngError::TooLarge { width, height });
-    }
-    // Up to four bytes a pixel: tRNS, which adds alpha, comes later than IHDR.
-    let rows = if interlaced { u64::from(height) } else { STRIP_ROWS as u64 };
-    let scratch = rows * u64::from(width) * 4 + INFLATER_BYTES;
-    Ok(Header { width, height, interlaced, bytes_when_decoded: Picture::bytes(width, height) as u64 + scratch })
-}
-
-/// Decodes standard base64, padded or not, into a buffer that is emptied first.
-///
-/// # Errors
-/// `BadBase64`; the buffer's content is then of no meaning.
-pub fn decode_base64(text: &str, into: &mut Vec<u8>) -> Result<(), PngError> {
-    let text = text.as_bytes();
-    let bare = match text {
-        [bare @ .., b'=', b'='] | [bare @ .., b'='] if text.len().is_multiple_of(4) => bare,
-        bare => bare,
-    };
-    into.clear();
-    base64_simd::STANDARD_NO_PAD.decode_append(bare, into).map_err(|_| PngError::BadBase64)
-}
-
-/// The first `bytes` bytes that `text` stands for, or a little more; fewer when the text is shorter.
-///
-/// # Errors
-/// `BadBase64`, judged by the decoded part alone.
-pub fn base64_prefix(text: &str, bytes: usize) -> Result<Vec<u8>, PngError> {
-    let whole = bytes.div_ceil(3) * 4;
-    let mut prefix = Vec::new();
-    decode_base64(if whole < text.len() { text.get(..whole).ok_or(PngError::BadBase64)? } else { text }, &mut prefix)?;
-    Ok(prefix)
-}
-
 /// Decodes PNGs one after the other and keeps its buffers between them.
 #[derive(Debug, Default)]
 pub struct PngDecoder {
@@ -250,37 +152,6 @@ impl PngDecoder {
             convert(strip, pixels, &mut picture, first_row)?;
         }
         Ok(picture)
-    }
-}
-
-/// What a row holds once `png` has expanded palettes, small depths and tRNS: 8 bits a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pixels {
-    Gray,
-    GrayAlpha,
-    Rgb,
-    Rgba,
-}
-
-impl Pixels {
-    fn of<R: BufRead + Seek>(reader: &Reader<R>) -> Result<Pixels, PngError> {
-        match reader.output_color_type() {
-            (ColorType::Grayscale, png::BitDepth::Eight) => Ok(Pixels::Gray),
-            (ColorType::GrayscaleAlpha, png::BitDepth::Eight) => Ok(Pixels::GrayAlpha),
-            (ColorType::Rgb, png::BitDepth::Eight) => Ok(Pixels::Rgb),
-            (ColorType::Rgba, png::BitDepth::Eight) => Ok(Pixels::Rgba),
-            (color, depth) => Err(PngError::Other(format!("{color:?} of {depth:?} bits"))),
-        }
-    }
-
-    /// Bytes of a pixel.
-    fn bytes(self) -> usize {
-        match self {
-            Pixels::Gray => 1,
-            Pixels::GrayAlpha => 2,
-            Pixels::Rgb => 3,
-            Pixels::Rgba => 4,
-        }
     }
 }
 
@@ -347,68 +218,6 @@ fn check_stream(png: &[u8]) -> Result<(), PngError> {
     }
 }
 
-/// Converts whole rows, of which `first_row` is even and the count is odd only at the picture's end.
-fn convert(rows: &mut [u8], pixels: Pixels, picture: &mut Picture, first_row: usize) -> Result<(), PngError> {
-    let width = picture.width() as usize;
-    let count = rows.len() / (width * pixels.bytes());
-    let chroma_width = picture.chroma_width() as usize;
-    let luma = first_row * width..(first_row + count) * width;
-    let chroma = first_row / 2 * chroma_width..(first_row + count).div_ceil(2) * chroma_width;
-    let [y, u, v] = picture.planes_mut();
-    match pixels {
-        // The chroma of a black picture is that of every grey one.
-        Pixels::Gray => y[luma].iter_mut().zip(&*rows).for_each(|(y, gray)| *y = luma_of_gray(*gray)),
-        Pixels::GrayAlpha => y[luma]
-            .iter_mut()
-            .zip(rows.as_chunks::<2>().0)
-            .for_each(|(y, [gray, alpha])| *y = luma_of_gray(over_black(*gray, *alpha))),
-        Pixels::Rgb | Pixels::Rgba => {
-            if pixels == Pixels::Rgba {
-                composite_over_black(rows);
-            }
-            let mut planes = YuvPlanarImageMut {
-                y_plane: BufferStoreMut::Borrowed(&mut y[luma]),
-                y_stride: width as u32,
-                u_plane: BufferStoreMut::Borrowed(&mut u[chroma.clone()]),
-                u_stride: chroma_width as u32,
-                v_plane: BufferStoreMut::Borrowed(&mut v[chroma]),
-                v_stride: chroma_width as u32,
-                width: width as u32,
-                height: count as u32,
-            };
-            let to_planes = if pixels == Pixels::Rgba { rgba_to_yuv420 } else { rgb_to_yuv420 };
-            let stride = (width * pixels.bytes()) as u32;
-            let (range, matrix, mode) = (YuvRange::Limited, YuvStandardMatrix::Bt709, YuvConversionMode::Balanced);
-            to_planes(&mut planes, rows, stride, range, matrix, mode).map_err(|e| PngError::Other(e.to_string()))?;
-        }
-    }
-    Ok(())
-}
-
-/// Multiplies by alpha, where there is any: most RGBA pictures are opaque, and the check costs a tenth of the work.
-fn composite_over_black(rgba: &mut [u8]) {
-    let pixels = rgba.as_chunks_mut::<4>().0;
-    if pixels.iter().fold(255, |all, pixel| all & pixel[3]) == 255 {
-        return;
-    }
-    for [r, g, b, alpha] in pixels {
-        (*r, *g, *b) = (over_black(*r, *alpha), over_black(*g, *alpha), over_black(*b, *alpha));
-    }
-}
-
-fn over_black(sample: u8, alpha: u8) -> u8 {
-    ((u32::from(sample) * u32::from(alpha) + 127) / 255) as u8
-}
-
-fn luma_of_gray(gray: u8) -> u8 {
-    (16 + (u32::from(gray) * 219 + 127) / 255) as u8
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes[at..].first_chunk().expect("callers have checked the length");
-    u32::from_be_bytes(*word)
-}
-
 /// A PNG whose IHDR promises other rows than the bytes that it stands on, without copying them.
 struct OneRowMore<'a> {
     start: [u8; HEADER_BYTES],
@@ -459,6 +268,7 @@ mod tests {
     use flate2::{Compression, write::ZlibEncoder};
     use proptest::prelude::*;
 
+    use super::header::INFLATER_BYTES;
     use super::*;
 
     const GRAY: u8 = 0;
