@@ -1,0 +1,4 @@
+//! Everything that speaks HTTP: the media, errors as JSON.
+
+pub mod error;
+pub mod media;
