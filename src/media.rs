@@ -282,6 +282,10 @@ pub enum DiscardReason {
     SpoolFull,
     /// Its recording or track was deleted.
     Deleted,
+    /// Too small to be a picture, before there was one: a camera that is off.
+    Placeholder,
+    /// The encoder failed.
+    EncoderFailed,
 }
 
 impl GapReason {
@@ -303,7 +307,7 @@ impl GapReason {
 
 impl DiscardReason {
     /// Every reason, for metrics that show zeros.
-    pub const ALL: [DiscardReason; 9] = [
+    pub const ALL: [DiscardReason; 11] = [
         DiscardReason::Duplicate,
         DiscardReason::Merged,
         DiscardReason::Late,
@@ -313,6 +317,8 @@ impl DiscardReason {
         DiscardReason::Shed,
         DiscardReason::SpoolFull,
         DiscardReason::Deleted,
+        DiscardReason::Placeholder,
+        DiscardReason::EncoderFailed,
     ];
 
     /// The name in JSON and labels.
@@ -327,6 +333,8 @@ impl DiscardReason {
             DiscardReason::Shed => "shed",
             DiscardReason::SpoolFull => "spool_full",
             DiscardReason::Deleted => "deleted",
+            DiscardReason::Placeholder => "placeholder",
+            DiscardReason::EncoderFailed => "encoder_failed",
         }
     }
 }

@@ -1,5 +1,82 @@
-//! Everything that speaks HTTP: the page, the media, errors as JSON.
+//! Everything that speaks HTTP: the bots' sockets, the API, media, the page.
 
+pub mod api;
+pub mod auth;
 pub mod error;
 pub mod media;
+pub mod server;
 pub mod web;
+pub mod ws;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Method};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+
+use crate::pipeline::Pipeline;
+use crate::shutdown::Stop;
+
+use auth::IngestTokens;
+use error::ApiError;
+
+/// What every handler may use.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The five stages.
+    pub pipeline: Arc<Pipeline>,
+    /// Who may send.
+    pub tokens: Arc<IngestTokens>,
+    /// Rung when no new bot is taken.
+    pub stop: Arc<Stop>,
+    /// Rung when sockets are to be closed.
+    pub closing: Arc<Stop>,
+    /// Open WebSockets.
+    pub sockets: Arc<AtomicU64>,
+    /// Bytes of half received messages of all sockets.
+    pub half_received: Arc<AtomicU64>,
+}
+
+/// The public listener's routes.
+pub fn public(app: App) -> Router {
+    Router::new()
+        .route("/ws/recall", any(ws::upgrade))
+        .route("/ws/recall/", any(ws::upgrade))
+        .route("/ws/recall/{key}", any(ws::upgrade))
+        .route("/ws/recall/{key}/", any(ws::upgrade))
+        .route("/healthz", get(api::healthz))
+        .route("/readyz", get(api::readyz))
+        .route("/api/v1/recordings", get(api::list))
+        .route("/api/v1/recordings/{id}", get(api::get))
+        .route("/api/v1/recordings/{id}/finish", post(api::finish))
+        .route("/media/{*tail}", any(serve_media))
+        .merge(web::router())
+        .fallback(nothing)
+        .with_state(app)
+}
+
+/// The internal listener's routes.
+pub fn internal(app: App) -> Router {
+    Router::new()
+        .route("/metrics", get(api::metrics))
+        .route("/healthz", get(api::healthz))
+        .route("/readyz", get(api::readyz))
+        .fallback(nothing)
+        .with_state(app)
+}
+
+async fn serve_media(State(app): State<App>, method: Method, Path(tail): Path<String>, headers: HeaderMap) -> Response<Body> {
+    let root = object_store::path::Path::default();
+    match media::key(&root, &tail) {
+        Some(key) => media::object(&*app.pipeline.objects.store, &key, &headers, &method).await,
+        None => ApiError::not_found("object").into_response(),
+    }
+}
+
+async fn nothing() -> ApiError {
+    ApiError::not_found("page")
+}

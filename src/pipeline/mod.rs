@@ -1,7 +1,398 @@
-//! The five stages and what joins them.
+//! Wiring only: every channel, thread and capacity of the pipeline is made here.
 
+pub mod assembly;
+pub mod budget;
 pub mod encode;
 pub mod ingest;
+pub mod keeper;
+pub mod lane;
 pub mod package;
+pub mod recording;
+pub mod registry;
+pub mod schedule;
+pub mod session;
+pub mod shed;
 pub mod store;
 pub mod timeline;
+pub mod track;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::config::{Config, Output};
+use crate::machine;
+use crate::media::{Grid, Kind, Micros};
+use crate::metrics::{Levels, Metrics};
+use crate::shutdown::{Stop, Stopped};
+
+use assembly::{ASSEMBLE_JOBS_MAX, AssembleJob, Asked, AssemblyError};
+use budget::Budget;
+use encode::EncoderSettings;
+use ingest::decode::Ingest;
+use ingest::protocol::Participant;
+use keeper::Keeper;
+use lane::{Lane, LaneParts, Lists};
+use recording::{Recording, Refused};
+use registry::Registry;
+use schedule::ReadyList;
+use store::manifest::{Mp4Manifest, State};
+use store::objects::Objects;
+use store::spool::TrackSpool;
+use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
+use store::keys;
+use timeline::Rules;
+use track::{TrackSettings, TrackWriter};
+
+/// Participant, clock and overload events, in the recording's folder.
+pub const EVENTS: &str = "events.jsonl";
+/// What a lane costs while it is live: encoder, pictures that wait, buffers (640x360; measured by benches/figures.sh).
+const LANE_BYTES: u64 = 12 << 20;
+/// How often silent lanes are moved on.
+const VISIT_EVERY: Duration = Duration::from_secs(1);
+
+/// The five stages, running.
+pub struct Pipeline {
+    /// The options of `serve`.
+    pub config: Config,
+    /// Both clocks.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Bytes in flight.
+    pub budget: Budget,
+    /// The media store.
+    pub objects: Objects,
+    /// Every recording.
+    pub registry: Registry,
+    grid: Grid,
+    encoder: EncoderSettings,
+    lists: Arc<Lists>,
+    lanes_max: usize,
+    lanes_open: AtomicUsize,
+    writer: String,
+    sync: Sender<SyncJob>,
+    assemble: Sender<Asked>,
+    keepers: Mutex<JoinSet<()>>,
+    stop: Stop,
+}
+
+/// The threads of a running pipeline.
+#[derive(Debug)]
+pub struct Threads {
+    ingest: Vec<JoinHandle<()>>,
+    encode: Vec<JoinHandle<()>>,
+    last: Vec<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Starts threads and the visiting task. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Text that names the option and the way out.
+    pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<(Arc<Pipeline>, Threads), String> {
+        let metrics = Arc::new(Metrics::new());
+        let grid = config.grid().map_err(|error| error.to_string())?;
+        let encoder = EncoderSettings {
+            preset: config.preset.clone(),
+            crf: config.quality,
+            qpmin: config.qpmin,
+            fps: config.fps,
+        };
+        encode::x264::check(&encoder).map_err(|error| error.to_string())?;
+        std::fs::create_dir_all(&config.spool)
+            .map_err(|error| format!("--spool {}: cannot make the folder: {error}", config.spool.display()))?;
+        let objects = Objects::open(&config.store, Arc::clone(&metrics), Arc::clone(&clock))?;
+        let cores = machine::cores();
+        let workers = |asked: Option<u16>| asked.map_or(cores, usize::from);
+        let (ingest_workers, encoder_workers) = (workers(config.ingest_workers), workers(config.encoder_workers));
+        let lanes_max = match config.lanes_max {
+            Some(lanes) => lanes as usize,
+            None => (machine::memory() / 2 / LANE_BYTES).clamp(1, 100_000) as usize,
+        };
+        let (sync, sync_jobs) = bounded(SYNC_JOBS_MAX);
+        let (assemble, assemble_jobs) = bounded::<Asked>(ASSEMBLE_JOBS_MAX);
+        let lists = Arc::new(Lists {
+            ingest: ReadyList::new(lanes_max, ingest_workers, |lane: &Lane| &lane.ingest_turn),
+            encode: ReadyList::new(lanes_max, encoder_workers, |lane: &Lane| &lane.encode_turn),
+        });
+        let mut threads = Threads { ingest: Vec::new(), encode: Vec::new(), last: Vec::new() };
+        for n in 0..ingest_workers {
+            let (lists, clock) = (Arc::clone(&lists), Arc::clone(&clock));
+            threads.ingest.push(spawn(format!("ingest-{n}"), move || {
+                let mut ingest = Ingest::default();
+                lists.ingest.serve(&*clock, |lane| lane.ingest_one(&mut ingest, &*clock));
+            })?);
+        }
+        for n in 0..encoder_workers {
+            let (lists, clock) = (Arc::clone(&lists), Arc::clone(&clock));
+            threads.encode.push(spawn(format!("encode-{n}"), move || lists.encode.serve(&*clock, Lane::encode_one))?);
+        }
+        let (sync_clock, sync_metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
+        threads.last.push(spawn("sync".to_owned(), move || sync::run(&sync_jobs, &*sync_clock, &sync_metrics))?);
+        let (settings, assemble_clock, assemble_metrics) = (encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
+        threads.last.push(spawn("assemble".to_owned(), move || {
+            assembly::run(&assemble_jobs, &settings, grid.segment_ticks, &*assemble_clock, &assemble_metrics);
+        })?);
+        let in_flight = config.in_flight.unwrap_or_else(|| machine::memory() / 4);
+        let pipeline = Arc::new(Pipeline {
+            clock,
+            metrics,
+            budget: Budget::new(in_flight),
+            objects,
+            registry: Registry::default(),
+            grid,
+            encoder,
+            lists,
+            lanes_max,
+            lanes_open: AtomicUsize::new(0),
+            writer: random_name(),
+            sync,
+            assemble,
+            keepers: Mutex::default(),
+            stop: Stop::new(),
+            config,
+        });
+        tokio::spawn(Arc::clone(&pipeline).visit());
+        Ok((pipeline, threads))
+    }
+
+    /// Whether this output is made.
+    pub fn makes(&self, output: Output) -> bool {
+        self.config.outputs.contains(&output)
+    }
+
+    /// A listener for the end.
+    pub fn stop_signal(&self) -> Stopped {
+        self.stop.listen()
+    }
+
+    /// The recording of this id, opened where there is none. `None` when the process is stopping.
+    pub fn open_recording(self: &Arc<Self>, id: &str, tenant: Option<&str>) -> Option<Arc<Recording>> {
+        if self.stop.is_rung() {
+            return None;
+        }
+        let (recording, is_new) = self.registry.open(id, |id, continues, key| {
+            let spool = self.spool_of(&key);
+            let now = self.clock.mono();
+            Recording::new(id, tenant.map(str::to_owned), continues, key, spool, self.grid, now)
+        });
+        if is_new {
+            tracing::info!(recording = recording.id, "recording started");
+            let keeper = Keeper::new(Arc::clone(self), Arc::clone(&recording));
+            let pipeline = Arc::clone(self);
+            let id = recording.id.clone();
+            let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+            while keepers.try_join_next().is_some() {}
+            keepers.spawn(async move {
+                keeper.run().await;
+                pipeline.registry.ended(&id);
+            });
+        }
+        Some(recording)
+    }
+
+    fn spool_of(&self, key: &str) -> PathBuf {
+        self.config.spool.join(key)
+    }
+
+    /// The lane of a participant and kind.
+    ///
+    /// # Errors
+    /// When the recording or the process has as many lanes as it may.
+    pub fn open_lane(self: &Arc<Self>, recording: &Recording, participant: &Participant, kind: Kind) -> Result<Arc<Lane>, Refused> {
+        recording.lane(participant, kind, self.config.recording_lanes_max as usize, |recording| {
+            self.lanes_open.fetch_update(SeqCst, SeqCst, |open| (open < self.lanes_max).then_some(open + 1)).ok()?;
+            Some(self.new_lane(recording, &participant.id, kind))
+        })
+    }
+
+    fn new_lane(&self, recording: &Recording, participant_id: &str, kind: Kind) -> Arc<Lane> {
+        let micros = |time: Duration| Micros(time.as_micros() as i64);
+        let track = keys::track(participant_id, kind);
+        let hold = if kind == Kind::Webcam { self.config.hold_webcam } else { self.config.hold_screenshare };
+        let settings = TrackSettings {
+            grid: recording.grid,
+            rules: Rules {
+                grid: recording.grid,
+                settle: micros(self.config.settle),
+                hold: micros(hold),
+                hold_after_loss: Micros::from_secs(2),
+                live_fill: micros(self.config.live_fill),
+            },
+            encoder: self.encoder.clone(),
+            canvas_max: self.config.canvas_max,
+            fill: self.config.fill,
+            spool: TrackSpool {
+                dir: recording.spool.join(&track),
+                writer: self.writer.clone(),
+                sync: self.sync.clone(),
+            },
+        };
+        Lane::new(LaneParts {
+            recording_id: recording.id.clone(),
+            track,
+            participant_id: participant_id.to_owned(),
+            kind,
+            captures_max: self.config.lane_captures.into(),
+            pictures_max: self.config.lane_pictures.into(),
+            writer: TrackWriter::new(settings, Arc::clone(&self.clock), Arc::clone(&self.metrics)),
+            lists: Arc::clone(&self.lists),
+            metrics: Arc::clone(&self.metrics),
+            changed: Arc::clone(&recording.changed),
+        })
+    }
+
+    /// So many lanes are gone.
+    pub fn lanes_closed(&self, lanes: usize) {
+        self.lanes_open.fetch_sub(lanes, SeqCst);
+    }
+
+    /// Assembles a track on the thread for it.
+    ///
+    /// # Errors
+    /// Of the spool's files; when the process is stopping.
+    pub async fn assemble(&self, job: AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
+        let (answer, hears) = oneshot::channel();
+        let mut asked = (job, answer);
+        // The thread's queue is bounded; a keeper has time.
+        while let Err(error) = self.assemble.try_send(asked) {
+            asked = error.into_inner();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        hears.await.unwrap_or(Err(AssemblyError::Stopping))
+    }
+
+    /// Hands a recording's waiting events to the sync thread; where that is busy they wait for the next visit.
+    pub fn write_events(&self, recording: &Recording) {
+        let Some(text) = recording.take_events() else { return };
+        let job = SyncJob::Lines { path: recording.spool.join(EVENTS), text };
+        if let Err(error) = self.sync.try_send(job)
+            && let SyncJob::Lines { text, .. } = error.into_inner()
+        {
+            recording.return_events(text);
+        }
+    }
+
+    /// Returns when everything handed to the sync thread before is done.
+    pub async fn sync_barrier(&self) {
+        let (done, hears) = oneshot::channel();
+        let mut job = SyncJob::Barrier(done);
+        while let Err(error) = self.sync.try_send(job) {
+            if error.is_disconnected() {
+                return;
+            }
+            job = error.into_inner();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let _ = hears.await;
+    }
+
+    /// The one visit per recording and second.
+    async fn visit(self: Arc<Self>) {
+        let mut stop = self.stop.listen();
+        let mut every = tokio::time::interval(VISIT_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let grace = Micros(self.config.reconnect_grace.as_micros() as i64);
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                () = stop.wait() => return,
+            }
+            let now = self.clock.mono();
+            for recording in self.registry.all() {
+                recording.visit(now, grace);
+                self.write_events(&recording);
+            }
+        }
+    }
+
+    /// Gauges as of now.
+    pub fn levels(&self) -> Levels {
+        let mut levels = Levels {
+            lanes: self.lanes_open.load(SeqCst) as u64,
+            budget_used: self.budget.used(),
+            budget_capacity: self.budget.capacity(),
+            ..Levels::default()
+        };
+        let (mut captures, mut pictures) = (0, 0);
+        let mut states = [State::Live, State::Suspended, State::Finishing, State::Finished].map(|state| (state.name(), 0));
+        for recording in self.registry.all() {
+            levels.sockets += recording.now().sockets as u64;
+            for (waiting, decoded) in recording.lanes().iter().map(|lane| lane.depths()) {
+                captures += waiting as u64;
+                pictures += decoded as u64;
+            }
+            if let Some(state) = states.iter_mut().find(|(name, _)| *name == recording.state().name()) {
+                state.1 += 1;
+            }
+        }
+        levels.queues = vec![
+            ("captures", captures),
+            ("pictures", pictures),
+            ("ingest_ready", self.lists.ingest.len() as u64),
+            ("encode_ready", self.lists.encode.len() as u64),
+            ("sync", self.sync.len() as u64),
+            ("assemble", self.assemble.len() as u64),
+        ];
+        levels.recordings = states.to_vec();
+        levels
+    }
+
+    /// Suspends every recording, within `limit`. Returns whether all keepers came to their end.
+    pub async fn suspend(&self, limit: Duration) -> bool {
+        self.stop.ring();
+        let mut keepers = std::mem::take(&mut *self.keepers.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = async { while keepers.join_next().await.is_some() {} };
+        tokio::time::timeout(limit, all).await.is_ok()
+    }
+
+    /// Ends the workers once their lists are empty: in data order, each stage after the one before it.
+    pub fn stop_workers(&self, threads: &mut Threads) {
+        threads.ingest.iter().for_each(|_| self.lists.ingest.stop_one());
+        join(&mut threads.ingest);
+        threads.encode.iter().for_each(|_| self.lists.encode.stop_one());
+        join(&mut threads.encode);
+    }
+}
+
+impl Threads {
+    /// Waits for the sync and assembly threads, which end when the pipeline is dropped.
+    pub fn join_last(mut self) {
+        join(&mut self.last);
+    }
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pipeline")
+    }
+}
+
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    thread::Builder::new().name(name.clone()).spawn(work).map_err(|error| format!("cannot start thread {name}: {error}"))
+}
+
+fn join(threads: &mut Vec<JoinHandle<()>>) {
+    for thread in threads.drain(..) {
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        match thread.join() {
+            Ok(()) => tracing::debug!(thread = name, "ended"),
+            Err(_) => tracing::error!(thread = name, "a worker panicked: this is a bug"),
+        }
+    }
+}
+
+/// Six random base32 characters: the name of this process in the store.
+fn random_name() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let random: [u8; 6] = rand::random();
+    random.iter().map(|byte| LETTERS[usize::from(byte & 31)] as char).collect()
+}

@@ -13,6 +13,14 @@ pub fn component(id: &str) -> String {
     format!("x{}", hex(&Sha256::digest(id.as_bytes())[..8]))
 }
 
+/// The folder of a recording: its id as a component, and behind it `~2` and up where it goes on after its end.
+pub fn recording(id: &str) -> String {
+    match id.rsplit_once('~') {
+        Some((base, n)) if !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()) => format!("{}~{n}", component(base)),
+        _ => component(id),
+    }
+}
+
 /// The component of a track: `{participant}-{kind}`.
 pub fn track(participant_id: &str, kind: Kind) -> String {
     format!("{}-{kind}", component(participant_id))

@@ -1,0 +1,127 @@
+//! `tilecast serve`: the service, from its options to its end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::clock::SystemClock;
+use crate::config::{Config, LogForm, secrets};
+use crate::http::auth::IngestTokens;
+use crate::http::server::{Limits, serve};
+use crate::http::{self, App};
+use crate::pipeline::Pipeline;
+use crate::shutdown::{Stop, signalled};
+
+/// How long recordings may take to be suspended; the whole end stays under ten seconds.
+const SUSPEND_LIMIT: Duration = Duration::from_secs(7);
+
+/// Runs the service until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Text that names the option and the way out.
+pub fn run(config: Config) -> Result<ExitCode, String> {
+    start_log(&config)?;
+    let tokens = secrets("TILECAST_INGEST_TOKEN", config.ingest_token_file.as_deref()).map_err(|error| error.to_string())?;
+    let tokens = IngestTokens::new(&tokens);
+    if tokens.is_empty() && !config.insecure && !config.listen.ip().is_loopback() {
+        return Err(format!(
+            "--listen {}: without ingest tokens only loopback addresses are listened on; set TILECAST_INGEST_TOKEN, or give --insecure",
+            config.listen
+        ));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(crate::machine::cores().min(4))
+        .thread_name("tokio")
+        .build()
+        .map_err(|error| format!("cannot start tokio: {error}"))?;
+    let code = runtime.block_on(service(config, tokens));
+    // A store that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    code
+}
+
+async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, String> {
+    let listen = |address: std::net::SocketAddr, option: &'static str| async move {
+        TcpListener::bind(address).await.map_err(|error| format!("{option} {address}: {error}"))
+    };
+    let public = listen(config.listen, "--listen").await?;
+    let internal = listen(config.internal_listen, "--internal-listen").await?;
+    let limits = Limits { header_timeout: config.header_timeout, peer_timeout: config.peer_timeout };
+    let address = public.local_addr().map_err(|error| format!("--listen: {error}"))?;
+    let internal_address = internal.local_addr().map_err(|error| format!("--internal-listen: {error}"))?;
+    let (pipeline, mut threads) = Pipeline::start(config, Arc::new(SystemClock::new()))?;
+    let app = App {
+        pipeline: Arc::clone(&pipeline),
+        tokens: Arc::new(tokens),
+        stop: Arc::default(),
+        closing: Arc::default(),
+        sockets: Arc::default(),
+        half_received: Arc::new(AtomicU64::new(0)),
+    };
+    let half = Arc::clone(&app.half_received);
+    let listeners_end = Stop::new();
+    let public = tokio::spawn(serve(public, http::public(app.clone()), limits, half, listeners_end.listen()));
+    let internal =
+        tokio::spawn(serve(internal, http::internal(app.clone()), limits, Arc::default(), listeners_end.listen()));
+    tracing::info!(listen = %address, internal = %internal_address, "ready: the page is at http://{address}/");
+
+    let signal = signalled().await.map_err(|error| format!("cannot listen for signals: {error}"))?;
+    tracing::info!(signal, "stopping");
+    // A second signal ends the process at once: the spool is as good as after a crash.
+    tokio::spawn(async {
+        if signalled().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    app.stop.ring();
+    app.closing.ring();
+    let sockets_gone = async {
+        while app.sockets.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), sockets_gone).await;
+    let all = pipeline.suspend(SUSPEND_LIMIT).await;
+    if !all {
+        tracing::warn!("not everything reached the store in time; it stays in the spool");
+    }
+    listeners_end.ring();
+    for listener in [public, internal] {
+        let _ = tokio::time::timeout(Duration::from_millis(500), listener).await;
+    }
+    if all {
+        pipeline.stop_workers(&mut threads);
+        drop((app, pipeline));
+        // Ends at once unless a download still holds the pipeline; the process ends either way.
+        let _ = tokio::time::timeout(Duration::from_secs(1), tokio::task::spawn_blocking(|| threads.join_last())).await;
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(config: &Config) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)
+        .map_err(|error| format!("--log-level {}: {error}", config.log_level))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process (a test) keeps the first log.
+    let _ = match config.log {
+        LogForm::Text => log.try_init(),
+        LogForm::Json => log.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}
+
+/// The file that `--config` or `TILECAST_CONFIG` names, looked up before the other options are read.
+pub fn config_file(args: &[String]) -> Option<PathBuf> {
+    let flag = args.iter().enumerate().find_map(|(n, arg)| match arg.strip_prefix("--config") {
+        Some("") => args.get(n + 1).cloned(),
+        Some(rest) => rest.strip_prefix('=').map(str::to_owned),
+        None => None,
+    });
+    flag.or_else(|| std::env::var("TILECAST_CONFIG").ok()).filter(|path| !path.is_empty()).map(PathBuf::from)
+}

@@ -1,0 +1,189 @@
+//! `/api/v1/recordings`: list, look, finish. And the three small routes that machines ask.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use object_store::ObjectStoreExt;
+use serde::Serialize;
+
+use crate::media::Tick;
+use crate::pipeline::recording::Now;
+use crate::pipeline::store::keys;
+use crate::pipeline::store::manifest::Manifest;
+
+use super::App;
+use super::error::ApiError;
+
+/// Recordings on a page, unless `limit` says otherwise.
+const LIMIT_DEFAULT: usize = 50;
+const LIMIT_MAX: usize = 500;
+/// A manifest in the store is read only up to this size.
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+
+/// One entry of the list.
+#[derive(Serialize)]
+struct Summary {
+    recording_id: String,
+    state: crate::pipeline::store::manifest::State,
+    origin: Option<String>,
+    bot_id: Option<String>,
+    tracks: usize,
+    duration_ticks: Tick,
+    fps: u32,
+}
+
+#[derive(Serialize)]
+struct List {
+    recordings: Vec<Summary>,
+    next_cursor: Option<String>,
+}
+
+/// The manifest, and what happens right now where the recording is not ended.
+#[derive(Serialize)]
+struct Detail {
+    #[serde(flatten)]
+    manifest: Manifest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    now: Option<Now>,
+}
+
+/// `GET /api/v1/recordings`, newest first.
+pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, String>>) -> Result<Response, ApiError> {
+    let mut manifests: Vec<Manifest> = app.pipeline.registry.all().iter().map(|open| open.manifest()).collect();
+    manifests.extend(app.pipeline.registry.all_ended().iter().map(|ended| (**ended).clone()));
+    let mut limit = LIMIT_DEFAULT;
+    let mut after = None;
+    for (key, value) in &asked {
+        match key.as_str() {
+            "state" => manifests.retain(|manifest| manifest.state.name() == value),
+            "bot_id" => manifests.retain(|manifest| manifest.bot_id.as_deref() == Some(value)),
+            "since" => manifests.retain(|manifest| manifest.origin.as_deref().is_some_and(|origin| origin >= value.as_str())),
+            "limit" => {
+                limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
+                    ApiError::bad_request(format!("limit is a number from 1 to {LIMIT_MAX}"))
+                })?;
+            }
+            "cursor" => after = Some(read_cursor(value)?),
+            key => match key.strip_prefix("metadata.") {
+                Some(name) => manifests.retain(|manifest| has_metadata(manifest, name, value)),
+                None => return Err(ApiError::bad_request(format!("unknown filter `{key}`"))),
+            },
+        }
+    }
+    let place = |manifest: &Manifest| (manifest.origin.clone().unwrap_or_default(), manifest.recording_id.clone());
+    manifests.sort_by_key(|manifest| std::cmp::Reverse(place(manifest)));
+    manifests.retain(|manifest| after.as_ref().is_none_or(|after| place(manifest) < *after));
+    let more = manifests.len() > limit;
+    manifests.truncate(limit);
+    let next_cursor = manifests.last().filter(|_| more).map(|last| {
+        let (origin, id) = place(last);
+        URL_SAFE_NO_PAD.encode(format!("{origin}\n{id}"))
+    });
+    let recordings = manifests.into_iter().map(summary).collect();
+    Ok(no_store(Json(List { recordings, next_cursor })))
+}
+
+fn summary(manifest: Manifest) -> Summary {
+    Summary {
+        duration_ticks: manifest.tracks.iter().filter_map(|track| track.end_tick).max().unwrap_or(0),
+        tracks: manifest.tracks.len(),
+        recording_id: manifest.recording_id,
+        state: manifest.state,
+        origin: manifest.origin,
+        bot_id: manifest.bot_id,
+        fps: manifest.fps,
+    }
+}
+
+fn read_cursor(text: &str) -> Result<(String, String), ApiError> {
+    let place = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let place = place.and_then(|place| place.split_once('\n').map(|(origin, id)| (origin.to_owned(), id.to_owned())));
+    place.ok_or_else(|| ApiError::bad_request("cursor is not one of ours"))
+}
+
+/// Whether the bot's, recording's or endpoint's metadata says this.
+fn has_metadata(manifest: &Manifest, name: &str, wanted: &str) -> bool {
+    manifest.metadata.values().any(|object| match object.get(name) {
+        Some(serde_json::Value::String(text)) => text == wanted,
+        Some(value) => value.to_string() == wanted,
+        None => false,
+    })
+}
+
+/// `GET /api/v1/recordings/{id}`.
+pub async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    if let Some(recording) = app.pipeline.registry.get(&id) {
+        return Ok(no_store(Json(Detail { manifest: recording.manifest(), now: Some(recording.now()) })));
+    }
+    if let Some(manifest) = app.pipeline.registry.ended_manifest(&id) {
+        return Ok(no_store(Json(Detail { manifest: (*manifest).clone(), now: None })));
+    }
+    let manifest = stored(&app, &id).await?;
+    Ok(no_store(Json(Detail { manifest, now: None })))
+}
+
+/// The manifest of a recording that only the store knows.
+async fn stored(app: &App, id: &str) -> Result<Manifest, ApiError> {
+    let key = object_store::path::Path::parse(format!("{}/recording.json", keys::recording(id)))
+        .map_err(|_| ApiError::not_found("recording"))?;
+    let failed = |error: object_store::Error| match error {
+        object_store::Error::NotFound { .. } => ApiError::not_found("recording"),
+        error => {
+            tracing::warn!(%error, "cannot read a manifest");
+            ApiError::new(StatusCode::BAD_GATEWAY, "the store does not answer")
+        }
+    };
+    let object = app.pipeline.objects.store.get(&key).await.map_err(failed)?;
+    if object.meta.size > MANIFEST_BYTES_MAX {
+        return Err(ApiError::new(StatusCode::BAD_GATEWAY, "the manifest in the store is too large"));
+    }
+    let bytes = object.bytes().await.map_err(failed)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|_| ApiError::new(StatusCode::BAD_GATEWAY, "the manifest in the store cannot be read"))
+}
+
+/// `POST /api/v1/recordings/{id}/finish`: 202 while it goes on, 200 when it is finished already.
+pub async fn finish(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    if let Some(recording) = app.pipeline.registry.get(&id) {
+        recording.ask_to_finish();
+        return Ok((StatusCode::ACCEPTED, Json(recording.manifest())).into_response());
+    }
+    let manifest = match app.pipeline.registry.ended_manifest(&id) {
+        Some(manifest) => (*manifest).clone(),
+        None => stored(&app, &id).await?,
+    };
+    Ok(Json(manifest).into_response())
+}
+
+/// `GET /healthz`: alive.
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: able to take a bot.
+pub async fn readyz(State(app): State<App>) -> Response {
+    if app.stop.is_rung() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
+    "ready\n".into_response()
+}
+
+/// `GET /metrics`, on the internal listener.
+pub async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
+    let mut levels = app.pipeline.levels();
+    levels.sockets = app.sockets.load(std::sync::atomic::Ordering::SeqCst);
+    levels.half_received = app.half_received.load(std::sync::atomic::Ordering::SeqCst);
+    let text = app.pipeline.metrics.text(&levels);
+    let text = text.map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the metrics"))?;
+    let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, form)], text).into_response())
+}
+
+fn no_store(body: impl IntoResponse) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], body).into_response()
+}

@@ -1,0 +1,171 @@
+//! Connections: accept, socket options, the limit on a request's headers, and how much of a message is half received.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use crate::shutdown::Stopped;
+
+/// How long open connections may take to end after the stop.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// What a listener grants its connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A request's headers must be complete within this time.
+    pub header_timeout: Duration,
+    /// A peer that acknowledges nothing for this long is gone.
+    pub peer_timeout: Duration,
+}
+
+/// What is known of a connection below HTTP; an extension of each of its requests.
+#[derive(Debug)]
+pub struct Wire {
+    /// Bytes read since the last whole message.
+    half: AtomicU64,
+    /// The same, of all connections.
+    total: Arc<AtomicU64>,
+    /// Whatever still comes is thrown away: the connection is closing.
+    drain: AtomicBool,
+}
+
+impl Wire {
+    fn new(total: Arc<AtomicU64>) -> Wire {
+        Wire { half: AtomicU64::new(0), total, drain: AtomicBool::new(false) }
+    }
+
+    /// Bytes read since the last whole message.
+    pub fn half_received(&self) -> u64 {
+        self.half.load(SeqCst)
+    }
+
+    /// A whole message was taken.
+    pub fn message_complete(&self) {
+        let half = self.half.swap(0, SeqCst);
+        self.total.fetch_sub(half, SeqCst);
+    }
+
+    /// From now on whatever comes is thrown away, so that the peer reads our close instead of a reset.
+    pub fn drain(&self) {
+        self.drain.store(true, SeqCst);
+    }
+
+    fn read(&self, bytes: u64) {
+        self.half.fetch_add(bytes, SeqCst);
+        self.total.fetch_add(bytes, SeqCst);
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.message_complete();
+    }
+}
+
+/// Serves `router` until `stop`; then no connection is taken, and those open have a few seconds to end.
+pub async fn serve(listener: TcpListener, router: Router, limits: Limits, half_total: Arc<AtomicU64>, mut stop: Stopped) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.wait() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let wire = Arc::new(Wire::new(Arc::clone(&half_total)));
+                connections.spawn(connection(stream, router.clone(), limits, wire, stop.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most often: what is open goes on, and new ones get their turn.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LINGER, all).await;
+}
+
+async fn connection(stream: TcpStream, router: Router, limits: Limits, wire: Arc<Wire>, mut stop: Stopped) {
+    let socket = socket2::SockRef::from(&stream);
+    // Neither is worth losing a connection for.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_user_timeout(Some(limits.peer_timeout));
+    let io = TokioIo::new(Counted { stream, wire: Arc::clone(&wire) });
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Arc::clone(&wire));
+        router.clone().oneshot(request)
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = stop.wait() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// A stream that counts what it reads.
+struct Counted {
+    stream: TcpStream,
+    wire: Arc<Wire>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            let read = buffer.filled().len() - before;
+            if read > 0 && self.wire.drain.load(SeqCst) {
+                buffer.set_filled(before);
+                continue;
+            }
+            self.wire.read(read as u64);
+            return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,365 @@
+//! What the process counts, in Prometheus form. No label names a recording, participant, bot or tenant.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::media::{DiscardReason, Kind, Micros};
+
+/// Names of events that get a label of their own; more are counted together, so that a sender cannot grow the metrics.
+const EVENT_NAMES_MAX: usize = 64;
+
+/// `kind="webcam"`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct KindLabel {
+    kind: &'static str,
+}
+
+/// `kind="webcam",reason="late"`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LossLabel {
+    kind: &'static str,
+    reason: &'static str,
+}
+
+/// One label of any name.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// `event="transcript.data"`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct EventLabel {
+    event: String,
+}
+
+/// `stage="decode"`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StageLabel {
+    stage: &'static str,
+}
+
+/// `queue="captures"`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct QueueLabel {
+    queue: &'static str,
+}
+
+/// `state="live"`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StateLabel {
+    state: &'static str,
+}
+
+/// Where time is spent on a picture's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The socket's part: JSON, routing.
+    Parse,
+    /// Base64, PNG, colour conversion.
+    Decode,
+    /// One access unit.
+    Encode,
+    /// A part written to the spool, with its journal line.
+    Append,
+    /// A batch of closed segments made durable.
+    Sync,
+    /// One object put into the store.
+    Put,
+    /// One MP4 assembled.
+    Assemble,
+}
+
+impl Stage {
+    const ALL: [Stage; 7] =
+        [Stage::Parse, Stage::Decode, Stage::Encode, Stage::Append, Stage::Sync, Stage::Put, Stage::Assemble];
+
+    fn name(self) -> &'static str {
+        match self {
+            Stage::Parse => "parse",
+            Stage::Decode => "decode",
+            Stage::Encode => "encode",
+            Stage::Append => "append",
+            Stage::Sync => "sync",
+            Stage::Put => "put",
+            Stage::Assemble => "assemble",
+        }
+    }
+}
+
+/// Every metric of the process. Cheap to update from any thread.
+pub struct Metrics {
+    registry: Registry,
+    captures_received: Family<KindLabel, Counter>,
+    pictures_encoded: Family<KindLabel, Counter>,
+    ticks_held: Family<KindLabel, Counter>,
+    ticks_filled: Family<KindLabel, Counter>,
+    captures_discarded: Family<LossLabel, Counter>,
+    messages_rejected: Family<ReasonLabel, Counter>,
+    messages_ignored: Family<EventLabel, Counter>,
+    lanes_refused: Family<ReasonLabel, Counter>,
+    stage_seconds: Family<StageLabel, Histogram>,
+    /// Histograms of [`Stage::ALL`], looked up once.
+    stages: [Histogram; 7],
+    /// Bytes of messages taken from sockets.
+    pub bytes_received: Counter,
+    /// Bytes put into the store.
+    pub bytes_stored: Counter,
+    /// Objects put into the store.
+    pub objects_put: Counter,
+    /// Puts that failed and are tried again.
+    pub puts_failed: Counter,
+    /// Sockets opened since the start.
+    pub sockets_opened: Counter,
+    /// Upgrades refused, by reason.
+    pub sockets_refused: Family<ReasonLabel, Counter>,
+    /// Seconds that sockets were held because a lane or the budget was full.
+    pub socket_waited: Counter<f64, AtomicU64>,
+    /// Errors of encoders that cost a lane its encoder.
+    pub encoders_failed: Counter,
+    /// Errors of the spool that cost an epoch.
+    pub spool_failed: Counter,
+    sockets: Gauge,
+    lanes: Gauge,
+    budget_used: Gauge,
+    budget_capacity: Gauge,
+    half_received: Gauge,
+    queue_depth: Family<QueueLabel, Gauge>,
+    recordings: Family<StateLabel, Gauge>,
+}
+
+/// Gauges, measured when they are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Levels {
+    /// Open sockets.
+    pub sockets: u64,
+    /// Open lanes.
+    pub lanes: u64,
+    /// Bytes in flight.
+    pub budget_used: u64,
+    /// Bytes that may be in flight.
+    pub budget_capacity: u64,
+    /// Bytes of messages that are not complete yet.
+    pub half_received: u64,
+    /// Items in queues, by queue.
+    pub queues: Vec<(&'static str, u64)>,
+    /// Recordings by state.
+    pub recordings: Vec<(&'static str, u64)>,
+}
+
+impl Metrics {
+    /// All at zero, each loss reason shown.
+    pub fn new() -> Metrics {
+        // Decoding takes milliseconds, an upload seconds: 0.25 ms to 16 s, doubling.
+        let family = Family::<StageLabel, Histogram>::new_with_constructor(|| {
+            Histogram::new((0..17).map(|power| 0.00025 * f64::from(1 << power)))
+        });
+        let stages = Stage::ALL.map(|stage| family.get_or_create_owned(&StageLabel { stage: stage.name() }));
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("tilecast"),
+            captures_received: Family::default(),
+            pictures_encoded: Family::default(),
+            ticks_held: Family::default(),
+            ticks_filled: Family::default(),
+            captures_discarded: Family::default(),
+            messages_rejected: Family::default(),
+            messages_ignored: Family::default(),
+            lanes_refused: Family::default(),
+            stage_seconds: family,
+            stages,
+            bytes_received: Counter::default(),
+            bytes_stored: Counter::default(),
+            objects_put: Counter::default(),
+            puts_failed: Counter::default(),
+            sockets_opened: Counter::default(),
+            sockets_refused: Family::default(),
+            socket_waited: Counter::default(),
+            encoders_failed: Counter::default(),
+            spool_failed: Counter::default(),
+            sockets: Gauge::default(),
+            lanes: Gauge::default(),
+            budget_used: Gauge::default(),
+            budget_capacity: Gauge::default(),
+            half_received: Gauge::default(),
+            queue_depth: Family::default(),
+            recordings: Family::default(),
+        };
+        for kind in [Kind::Webcam, Kind::Screenshare] {
+            for reason in DiscardReason::ALL {
+                metrics.captures_discarded.get_or_create(&LossLabel { kind: kind.name(), reason: reason.name() });
+            }
+        }
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let mut registry = Registry::with_prefix("tilecast");
+        let r = &mut registry;
+        r.register("captures_received", "Captures whose outcome is known", self.captures_received.clone());
+        r.register("pictures_encoded", "Captures that are pictures of the output", self.pictures_encoded.clone());
+        r.register("ticks_held", "Ticks that show the picture before them again", self.ticks_held.clone());
+        r.register("ticks_filled", "Ticks that show the fill picture", self.ticks_filled.clone());
+        r.register("captures_discarded", "Captures that are not in the output", self.captures_discarded.clone());
+        r.register("messages_rejected", "Messages that no capture could be made of", self.messages_rejected.clone());
+        r.register("messages_ignored", "Messages of events that are not ours", self.messages_ignored.clone());
+        r.register("lanes_refused", "Lanes that were not opened", self.lanes_refused.clone());
+        let stages = self.stage_seconds.clone();
+        r.register_with_unit("stage_duration", "Time spent on one item", Unit::Seconds, stages);
+        let received = self.bytes_received.clone();
+        r.register_with_unit("received", "Bytes of messages taken from sockets", Unit::Bytes, received);
+        r.register_with_unit("stored", "Bytes put into the store", Unit::Bytes, self.bytes_stored.clone());
+        r.register("objects_put", "Objects put into the store", self.objects_put.clone());
+        r.register("puts_failed", "Puts that failed and are tried again", self.puts_failed.clone());
+        r.register("sockets_opened", "Sockets opened", self.sockets_opened.clone());
+        r.register("sockets_refused", "Upgrades refused", self.sockets_refused.clone());
+        let waited = self.socket_waited.clone();
+        r.register_with_unit("socket_waited", "Time sockets were held by a full lane or budget", Unit::Seconds, waited);
+        r.register("encoders_failed", "Encoder errors", self.encoders_failed.clone());
+        r.register("spool_failed", "Spool errors that ended an epoch", self.spool_failed.clone());
+        r.register("sockets", "Open sockets", self.sockets.clone());
+        r.register("lanes", "Open lanes", self.lanes.clone());
+        r.register_with_unit("in_flight", "Bytes of captures and pictures", Unit::Bytes, self.budget_used.clone());
+        let capacity = self.budget_capacity.clone();
+        r.register_with_unit("in_flight_capacity", "Bytes that may be in flight", Unit::Bytes, capacity);
+        let half = self.half_received.clone();
+        r.register_with_unit("half_received", "Bytes of messages that are not complete", Unit::Bytes, half);
+        r.register("queue_depth", "Items waiting", self.queue_depth.clone());
+        r.register("recordings", "Recordings by state", self.recordings.clone());
+        self.registry = registry;
+    }
+
+    /// Counts a capture that became a picture.
+    pub fn encoded(&self, kind: Kind, n: u64) {
+        let kind = KindLabel { kind: kind.name() };
+        self.captures_received.get_or_create(&kind).inc_by(n);
+        self.pictures_encoded.get_or_create(&kind).inc_by(n);
+    }
+
+    /// Counts ticks that were held.
+    pub fn held(&self, kind: Kind, n: u64) {
+        self.ticks_held.get_or_create(&KindLabel { kind: kind.name() }).inc_by(n);
+    }
+
+    /// Counts ticks that were filled.
+    pub fn filled(&self, kind: Kind, n: u64) {
+        self.ticks_filled.get_or_create(&KindLabel { kind: kind.name() }).inc_by(n);
+    }
+
+    /// Counts captures that are not in the output.
+    pub fn discarded(&self, kind: Kind, reason: DiscardReason, n: u64) {
+        self.captures_received.get_or_create(&KindLabel { kind: kind.name() }).inc_by(n);
+        self.captures_discarded.get_or_create(&LossLabel { kind: kind.name(), reason: reason.name() }).inc_by(n);
+    }
+
+    /// Counts a message that no capture could be made of.
+    pub fn rejected(&self, reason: &'static str) {
+        self.messages_rejected.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts a message of an event that is not ours. `known` says how many names were met: see [`EVENT_NAMES_MAX`].
+    pub fn ignored(&self, event: &str) {
+        let label = EventLabel { event: event.chars().take(64).collect() };
+        let known = self.messages_ignored.get(&label).is_some();
+        let room = known || self.event_names() < EVENT_NAMES_MAX;
+        let label = if room { label } else { EventLabel { event: "other".to_owned() } };
+        self.messages_ignored.get_or_create(&label).inc();
+    }
+
+    fn event_names(&self) -> usize {
+        let mut text = String::new();
+        // A family does not tell its size; new names are rare, so counting lines is good enough.
+        let mut only = Registry::default();
+        only.register("n", "n", self.messages_ignored.clone());
+        let _ = prometheus_client::encoding::text::encode(&mut text, &only);
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    }
+
+    /// Counts a lane that was not opened.
+    pub fn lane_refused(&self, reason: &'static str) {
+        self.lanes_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts an upgrade that was refused.
+    pub fn socket_refused(&self, reason: &'static str) {
+        self.sockets_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Notes how long a stage worked on one item.
+    pub fn took(&self, stage: Stage, time: Micros) {
+        self.stages[stage as usize].observe(Duration::from_micros(time.0.max(0) as u64).as_secs_f64());
+    }
+
+    /// Everything in Prometheus' text form.
+    pub fn text(&self, levels: &Levels) -> Result<String, fmt::Error> {
+        self.sockets.set(levels.sockets as i64);
+        self.lanes.set(levels.lanes as i64);
+        self.budget_used.set(levels.budget_used as i64);
+        self.budget_capacity.set(levels.budget_capacity as i64);
+        self.half_received.set(levels.half_received as i64);
+        for (queue, depth) in &levels.queues {
+            self.queue_depth.get_or_create(&QueueLabel { queue }).set(*depth as i64);
+        }
+        for (state, count) in &levels.recordings {
+            self.recordings.get_or_create(&StateLabel { state }).set(*count as i64);
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_and_losses_show_zeros() {
+        let metrics = Metrics::new();
+        metrics.encoded(Kind::Webcam, 2);
+        metrics.discarded(Kind::Webcam, DiscardReason::Late, 1);
+        metrics.took(Stage::Decode, Micros(1500));
+        let levels = Levels { lanes: 3, recordings: vec![("live", 1)], ..Levels::default() };
+        let text = metrics.text(&levels).unwrap();
+        for line in [
+            r#"tilecast_pictures_encoded_total{kind="webcam"} 2"#,
+            r#"tilecast_captures_received_total{kind="webcam"} 3"#,
+            r#"tilecast_captures_discarded_total{kind="webcam",reason="late"} 1"#,
+            r#"tilecast_captures_discarded_total{kind="screenshare",reason="shed"} 0"#,
+            r#"tilecast_stage_duration_seconds_count{stage="decode"} 1"#,
+            "tilecast_lanes 3",
+            r#"tilecast_recordings{state="live"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_sender_cannot_grow_the_metrics() {
+        let metrics = Metrics::new();
+        for n in 0..200 {
+            metrics.ignored(&format!("event{n}"));
+        }
+        assert!(metrics.event_names() <= EVENT_NAMES_MAX + 1);
+    }
+}

@@ -1,0 +1,179 @@
+//! The end of a track: `ticks.jsonl` from the journals, and the MP4 from the segments. Blocking file work, done by one
+//! thread of low priority.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::Receiver;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::media::{Canvas, GapReason, Micros, ParameterSets, Tick};
+use crate::metrics::{Metrics, Stage};
+
+use super::encode::{EncodeError, Encoder, EncoderSettings, filler::Filler, x264::X264};
+use super::package::assemble::{AssembleError, Movie, Span, assemble};
+use super::package::boxes::Track;
+use super::store::journal::{PartLine, Run, RunKind};
+use super::store::manifest::{Gap, Mp4Manifest};
+use super::store::spool::{JOURNAL, read_lines};
+
+/// Tracks that wait to be assembled; a keeper waits when it is full.
+pub const ASSEMBLE_JOBS_MAX: usize = 64;
+/// One line per picture or run of alike ticks.
+pub const TICKS: &str = "ticks.jsonl";
+const MP4: &str = "video.mp4";
+
+/// A track to be assembled.
+pub struct AssembleJob {
+    /// The track's folder in the spool.
+    pub dir: PathBuf,
+    /// Its epochs, in order.
+    pub epochs: Vec<String>,
+    /// First tick, ticks and file of each segment, in order.
+    pub spans: Vec<(Tick, Tick, PathBuf)>,
+    /// Ticks that the MP4 has, from 0.
+    pub ticks: Tick,
+    /// The track's canvas; without one there never was a picture, and there is no MP4.
+    pub canvas: Option<Canvas>,
+    /// Ranges without pictures, with their reasons.
+    pub gaps: Vec<Gap>,
+    /// The participant's name.
+    pub title: Option<String>,
+    /// Absolute time of tick 0.
+    pub origin: Micros,
+    /// Whether an MP4 is wanted.
+    pub mp4: bool,
+}
+
+/// Why there is no MP4.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// A file of the spool.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The filler.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The segments.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The thread has ended.
+    #[error("the process is stopping")]
+    Stopping,
+}
+
+/// A job and where its answer goes.
+pub type Asked = (AssembleJob, oneshot::Sender<Result<Option<Mp4Manifest>, AssemblyError>>);
+
+/// The thread's life: ends when every sender is gone.
+pub fn run(jobs: &Receiver<Asked>, settings: &EncoderSettings, segment_ticks: u32, clock: &dyn Clock, metrics: &Metrics) {
+    // Live tracks come first: this thread takes what they leave. Where the kernel refuses, it is as fast as they are.
+    let _ = rustix::process::setpriority_process(None, 10);
+    while let Ok((job, answer)) = jobs.recv() {
+        let start = clock.mono();
+        let done = finish(&job, settings, segment_ticks);
+        metrics.took(Stage::Assemble, clock.mono() - start);
+        let _ = answer.send(done);
+    }
+}
+
+fn finish(job: &AssembleJob, settings: &EncoderSettings, segment_ticks: u32) -> Result<Option<Mp4Manifest>, AssemblyError> {
+    write_ticks(job)?;
+    let Some(canvas) = job.canvas.filter(|_| job.mp4) else { return Ok(None) };
+    let filler = Filler::black(settings, canvas, segment_ticks)?;
+    let sets: ParameterSets = X264::open(settings, canvas)?.parameter_sets().clone();
+    let units: Vec<_> = (0..segment_ticks as usize).map(|n| filler.unit(n).clone()).collect();
+    let mut spans = Vec::with_capacity(job.spans.len() + 1);
+    let mut next = 0;
+    for (first, ticks, path) in &job.spans {
+        if *first > next {
+            spans.push(Span::Filler { ticks: first - next });
+        }
+        spans.push(Span::Segment(path));
+        next = first + ticks;
+    }
+    if job.ticks > next {
+        spans.push(Span::Filler { ticks: job.ticks - next });
+    }
+    let movie = Movie {
+        track: Track { canvas, fps: settings.fps, sets: &sets },
+        title: job.title.as_deref(),
+        origin_unix: job.origin,
+        filler: &units,
+        expected_ticks: job.ticks,
+    };
+    let path = job.dir.join(MP4);
+    let mut out = File::create(&path).map_err(at(&path))?;
+    let done = assemble(&mut out, &movie, &spans)?;
+    out.sync_all().map_err(at(&path))?;
+    Ok(Some(Mp4Manifest { path: MP4.to_owned(), from_tick: 0, ticks: done.ticks, bytes: done.bytes, sha256: done.sha256 }))
+}
+
+/// What each tick of the MP4 shows: the journals' runs, and between them the gaps.
+fn write_ticks(job: &AssembleJob) -> Result<(), AssemblyError> {
+    let path = job.dir.join(TICKS);
+    std::fs::create_dir_all(&job.dir).map_err(at(&job.dir))?;
+    let mut out = BufWriter::new(File::create(&path).map_err(at(&path))?);
+    let mut pending: Option<Run> = None;
+    let mut next = 0;
+    let mut put = |run: Run| -> Result<(), AssemblyError> {
+        match &mut pending {
+            Some(last) if last.joins(&run) => last.n += run.n,
+            last => {
+                if let Some(run) = last.replace(run) {
+                    write_run(&mut out, &run).map_err(at(&path))?;
+                }
+            }
+        }
+        Ok(())
+    };
+    for epoch in &job.epochs {
+        let journal = job.dir.join(epoch).join(JOURNAL);
+        for part in read_lines::<PartLine>(&journal, 1).map_err(at(&journal))? {
+            for run in part.runs {
+                fill(job, next, run.tick, &mut put)?;
+                next = run.tick + run.n;
+                put(run)?;
+            }
+        }
+    }
+    if job.canvas.is_some() {
+        fill(job, next, job.ticks, &mut put)?;
+    }
+    if let Some(run) = pending {
+        write_run(&mut out, &run).map_err(at(&path))?;
+    }
+    out.into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all()).map_err(at(&path))
+}
+
+fn write_run(out: &mut impl Write, run: &Run) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, run)?;
+    out.write_all(b"\n")
+}
+
+/// The ticks `from..to`, which are in no segment, split where their reason changes.
+fn fill(job: &AssembleJob, from: Tick, to: Tick, put: &mut impl FnMut(Run) -> Result<(), AssemblyError>) -> Result<(), AssemblyError> {
+    let mut tick = from;
+    while tick < to {
+        let gap = job.gaps.iter().find(|gap| (gap.from_tick..gap.to_tick).contains(&tick));
+        let later = job.gaps.iter().map(|gap| gap.from_tick).filter(|first| *first > tick).min();
+        let end = gap.map(|gap| gap.to_tick).or(later).unwrap_or(to).min(to);
+        let reason = gap.map_or(GapReason::Unknown, |gap| gap.reason);
+        put(Run::without_picture(tick, end - tick, RunKind::Filled, Some(reason)))?;
+        tick = end;
+    }
+    Ok(())
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> AssemblyError {
+    let path = path.to_owned();
+    move |source| AssemblyError::Io { path, source }
+}
+

@@ -1,0 +1,360 @@
+//! The running machinery of one track: its queues, its place on the ready lists, and what others may see of it.
+//!
+//! Captures enter at a socket ([`Lane::offer`]), ingest workers turn them into pictures, encoder workers hand those to
+//! the [`TrackWriter`]. No thread and no timer belongs to a lane.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::channel::Channel;
+use crate::ledger::Ledger;
+use crate::media::{Canvas, DiscardReason, Kind, Micros, Tick};
+use crate::metrics::{Metrics, Stage};
+
+use super::budget::Charge;
+use super::ingest::Capture;
+use super::ingest::decode::{Decoded, Ingest, Last};
+use super::schedule::{ReadyList, Turn, Worked};
+use super::shed::Shedder;
+use super::store::manifest::{EpochManifest, Gap};
+use super::store::spool::Closed;
+use super::timeline::Mark;
+use super::track::TrackWriter;
+
+/// Marks that wait for the encoder worker; when full the oldest is dropped, for newer ones say more about the present.
+const MARKS_MAX: usize = 256;
+
+/// A capture on its way, with the bytes it is charged for.
+pub struct Queued {
+    /// The capture.
+    pub capture: Capture,
+    /// Message and picture.
+    pub charge: Charge,
+    /// Bytes of the charge that belong to the message.
+    pub message_bytes: u64,
+}
+
+/// A capture after decoding.
+pub struct Arrived {
+    /// The capture; its base64 is gone.
+    pub capture: Capture,
+    /// Its picture, or that there is none.
+    pub decoded: Option<Decoded>,
+    /// What the picture is charged for.
+    pub charge: Charge,
+}
+
+/// What a recording asks of its lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Place every picture that waits: nothing more comes.
+    Flush,
+    /// Hold or fill up to this tick (exclusive) and close.
+    Finish(Tick),
+    /// Close what is open; a later process goes on.
+    Suspend,
+}
+
+/// What others see of a lane. The encoder worker keeps it; it holds at every part.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Fixed by the first picture.
+    pub canvas: Option<Canvas>,
+    /// RFC 6381.
+    pub codecs: Option<String>,
+    /// First tick with a picture.
+    pub first_tick: Option<Tick>,
+    /// The tick after the last written one.
+    pub end_tick: Option<Tick>,
+    /// Runs of segments.
+    pub epochs: Vec<EpochManifest>,
+    /// Ranges without pictures.
+    pub gaps: Vec<Gap>,
+    /// The books.
+    pub ledger: Ledger,
+    /// The last order that was carried out.
+    pub done: Option<Order>,
+    /// Durable segments, in order; the keeper publishes them.
+    pub closed: Vec<Closed>,
+    /// Segments handed to the sync thread that it has not answered for.
+    pub syncing: u32,
+}
+
+/// The workers' lists that a lane is called on.
+pub struct Lists {
+    /// Lanes with captures and room for pictures.
+    pub ingest: ReadyList<Lane>,
+    /// Lanes with pictures, a moved clock or an order.
+    pub encode: ReadyList<Lane>,
+}
+
+/// The running machinery of one track.
+pub struct Lane {
+    /// Recording, for log lines.
+    pub recording_id: String,
+    /// The track's folder name.
+    pub track: String,
+    /// Recall's participant id.
+    pub participant_id: String,
+    /// Webcam or screenshare.
+    pub kind: Kind,
+    lists: Arc<Lists>,
+    metrics: Arc<Metrics>,
+    captures: Channel<Queued>,
+    pictures: Channel<Arrived>,
+    pub(super) ingest_turn: Turn,
+    pub(super) encode_turn: Turn,
+    numbers: AtomicU64,
+    pending: AtomicU32,
+    freed: AtomicI64,
+    slot_freed: Notify,
+    marks: Mutex<VecDeque<(Micros, Mark)>>,
+    clock: AtomicI64,
+    wants_clock: AtomicBool,
+    order: Mutex<Option<Order>>,
+    shedder: Mutex<Shedder>,
+    last: Mutex<Last>,
+    writer: Mutex<TrackWriter>,
+    view: Mutex<View>,
+    undecodable: AtomicU64,
+    /// Told when the view changed in a way that the recording's keeper cares about.
+    pub(super) changed: Arc<Notify>,
+}
+
+/// Who a lane belongs to, and what it is made of.
+pub struct LaneParts {
+    /// Recording, for log lines.
+    pub recording_id: String,
+    /// The track's folder name.
+    pub track: String,
+    /// Recall's participant id.
+    pub participant_id: String,
+    /// Webcam or screenshare.
+    pub kind: Kind,
+    /// Captures that may wait.
+    pub captures_max: usize,
+    /// Pictures that may wait.
+    pub pictures_max: usize,
+    /// Timeline, encoder, packaging, spool.
+    pub writer: TrackWriter,
+    /// The workers' lists.
+    pub lists: Arc<Lists>,
+    /// The process's counters.
+    pub metrics: Arc<Metrics>,
+    /// The recording's bell.
+    pub changed: Arc<Notify>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A worker that panicked is a bug that is reported; the data it leaves is counters and queues, still valid.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lane {
+    /// An empty lane.
+    pub fn new(parts: LaneParts) -> Arc<Lane> {
+        Arc::new(Lane {
+            recording_id: parts.recording_id,
+            track: parts.track,
+            participant_id: parts.participant_id,
+            kind: parts.kind,
+            lists: parts.lists,
+            metrics: parts.metrics,
+            captures: Channel::new(parts.captures_max),
+            pictures: Channel::new(parts.pictures_max),
+            ingest_turn: Turn::default(),
+            encode_turn: Turn::default(),
+            numbers: AtomicU64::new(0),
+            pending: AtomicU32::new(0),
+            freed: AtomicI64::new(0),
+            slot_freed: Notify::new(),
+            marks: Mutex::default(),
+            clock: AtomicI64::new(i64::MIN),
+            wants_clock: AtomicBool::new(false),
+            order: Mutex::new(None),
+            shedder: Mutex::default(),
+            last: Mutex::default(),
+            writer: Mutex::new(parts.writer),
+            view: Mutex::default(),
+            undecodable: AtomicU64::new(0),
+            changed: parts.changed,
+        })
+    }
+
+    /// The number of the next capture.
+    pub fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, SeqCst)
+    }
+
+    /// Puts a capture in, or gives it back when the lane is full: the caller waits for [`Lane::freed`], or sheds.
+    pub fn offer(self: &Arc<Self>, queued: Queued) -> Result<(), Queued> {
+        self.pending.fetch_add(1, SeqCst);
+        match self.captures.offer(queued) {
+            Ok(()) => {
+                self.lists.ingest.call(self);
+                Ok(())
+            }
+            Err(queued) => {
+                self.pending.fetch_sub(1, SeqCst);
+                Err(queued)
+            }
+        }
+    }
+
+    /// Told when a worker took a capture out.
+    pub fn freed(&self) -> &Notify {
+        &self.slot_freed
+    }
+
+    /// When a worker last took a capture out (monotonic).
+    pub fn freed_at(&self) -> Micros {
+        Micros(self.freed.load(SeqCst))
+    }
+
+    /// Whether this capture is to be dropped at once, because the lane is shedding.
+    pub fn sheds_next(&self) -> bool {
+        lock(&self.shedder).drops_next(self.captures.is_empty())
+    }
+
+    /// The socket's patience ended here: shed more.
+    pub fn shed_more(&self) {
+        lock(&self.shedder).more();
+    }
+
+    /// Books a capture that was shed.
+    pub fn shed(&self, at: Micros) {
+        self.discard(DiscardReason::Shed, 1);
+        self.mark(at, Mark::Shed);
+    }
+
+    /// Books captures that never became a picture.
+    pub fn discard(&self, reason: DiscardReason, n: u64) {
+        lock(&self.view).ledger.discard(reason, n);
+        self.metrics.discarded(self.kind, reason, n);
+    }
+
+    /// Notes what the source did.
+    pub fn mark(&self, at: Micros, mark: Mark) {
+        let mut marks = lock(&self.marks);
+        if marks.len() == MARKS_MAX {
+            marks.pop_front();
+        }
+        marks.push_back((at, mark));
+    }
+
+    /// Whether no capture is on its way.
+    pub fn is_drained(&self) -> bool {
+        self.pending.load(SeqCst) == 0
+    }
+
+    /// Captures whose outcome is not known.
+    pub fn pending(&self) -> u32 {
+        self.pending.load(SeqCst)
+    }
+
+    /// Captures and pictures that wait.
+    pub fn depths(&self) -> (usize, usize) {
+        (self.captures.len(), self.pictures.len())
+    }
+
+    /// Lets a silent lane go on to `clock`. A lane with captures on their way moves by those.
+    pub fn advance(self: &Arc<Self>, clock: Micros) {
+        if self.wants_clock.load(SeqCst) && self.is_drained() {
+            self.clock.fetch_max(clock.0, SeqCst);
+            self.lists.encode.call(self);
+        }
+    }
+
+    /// Gives an order; its end is seen in [`View::done`].
+    pub fn order(self: &Arc<Self>, order: Order) {
+        *lock(&self.order) = Some(order);
+        self.lists.encode.call(self);
+    }
+
+    /// A look at the lane's books and segments.
+    pub fn view<T>(&self, look: impl FnOnce(&mut View) -> T) -> T {
+        look(&mut lock(&self.view))
+    }
+
+    /// An ingest worker's visit: one capture becomes a picture.
+    pub fn ingest_one(self: &Arc<Self>, ingest: &mut Ingest, clock: &dyn crate::clock::Clock) -> Worked {
+        // Full: the encoder worker calls again when it has taken a picture.
+        if self.pictures.is_full() {
+            return Worked::Nothing;
+        }
+        let Some(mut queued) = self.captures.take() else { return Worked::Nothing };
+        let start = clock.mono();
+        self.freed.store(start.0, SeqCst);
+        self.slot_freed.notify_waiters();
+        let decoded = ingest.decode(&queued.capture, &mut lock(&self.last));
+        self.metrics.took(Stage::Decode, clock.mono() - start);
+        let decoded = match decoded {
+            Ok(decoded) => Some(decoded),
+            Err(error) => {
+                self.note_undecodable(&queued.capture, &error);
+                None
+            }
+        };
+        queued.capture.base64 = bytes::Bytes::new();
+        queued.charge.release(queued.message_bytes);
+        let arrived = Arrived { capture: queued.capture, decoded, charge: queued.charge };
+        let offered = self.pictures.offer(arrived);
+        assert!(offered.is_ok(), "only one ingest worker at a time fills a lane, and it looked first");
+        self.lists.encode.call(self);
+        Worked::One
+    }
+
+    fn note_undecodable(&self, capture: &Capture, error: &super::ingest::png::PngError) {
+        self.metrics.rejected(error.name());
+        let nth = self.undecodable.fetch_add(1, SeqCst) + 1;
+        // The first, then ever rarer: a broken sender must not fill the log.
+        if nth.is_power_of_two() {
+            tracing::warn!(
+                recording = self.recording_id,
+                track = self.track,
+                capture = capture.number,
+                base64_bytes = capture.base64.len(),
+                so_far = nth,
+                %error,
+                "undecodable capture"
+            );
+        }
+    }
+
+    /// An encoder worker's visit: one picture is placed and written, or the clock moves on, or an order is carried out.
+    pub fn encode_one(self: &Arc<Self>) -> Worked {
+        let mut writer = lock(&self.writer);
+        for (at, mark) in lock(&self.marks).drain(..) {
+            writer.mark(at, mark);
+        }
+        if let Some(arrived) = self.pictures.take() {
+            self.lists.ingest.call(self);
+            writer.take(self, arrived);
+            self.pending.fetch_sub(1, SeqCst);
+            self.wants_clock.store(writer.wants_clock(), SeqCst);
+            return Worked::One;
+        }
+        if !self.is_drained() {
+            return Worked::Nothing;
+        }
+        let clock = self.clock.swap(i64::MIN, SeqCst);
+        if clock != i64::MIN {
+            writer.advance(self, Micros(clock));
+            return Worked::One;
+        }
+        let Some(order) = lock(&self.order).take() else { return Worked::Nothing };
+        writer.carry_out(self, order);
+        self.view(|view| view.done = Some(order));
+        self.changed.notify_one();
+        Worked::One
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lane({}/{})", self.recording_id, self.track)
+    }
+}

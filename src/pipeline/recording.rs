@@ -1,0 +1,464 @@
+//! One recording's life: its clock, its sockets, its lanes, its events, and what is told about it.
+//!
+//! Not here: publishing and finishing ([`super::keeper`]), pixels, sockets themselves.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use crate::clock::rfc3339;
+use crate::media::{GapReason, Grid, Kind, Micros};
+
+use super::ingest::protocol::{Context, Participant, ParticipantMessage, Timestamp};
+use super::lane::{Lane, Order};
+use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, TrackManifest};
+use super::timeline::clock::{RecordingClock, Verdict};
+use super::timeline::Mark;
+
+/// Event lines that wait for the sync thread; further ones are counted, and the count is an event.
+const EVENTS_WAITING_MAX: usize = 4096;
+
+/// A socket, as its recordings see it.
+#[derive(Debug, Default)]
+pub struct SocketState {
+    /// A message was read and is not delivered yet, or one is half received.
+    pub busy: AtomicBool,
+}
+
+/// What changes in a recording's life.
+struct Inner {
+    state: State,
+    clock: RecordingClock,
+    sockets: Vec<Arc<SocketState>>,
+    /// When the last socket left (monotonic); also set at the start.
+    alone_since: Option<Micros>,
+    lanes: BTreeMap<(String, Kind), Arc<Lane>>,
+    participants: BTreeMap<String, Participant>,
+    bot_id: Option<String>,
+    metadata: BTreeMap<String, serde_json::Value>,
+    events: Vec<String>,
+    events_dropped: u64,
+    lanes_refused: u64,
+    finish_asked: bool,
+    mp4: BTreeMap<String, super::store::manifest::Mp4Manifest>,
+    last_error: Option<String>,
+    uploads_pending: usize,
+}
+
+/// One recording.
+pub struct Recording {
+    /// Recall's id, with `~2` and up where it goes on after it was finished.
+    pub id: String,
+    /// The tenant whose token the bot came with.
+    pub tenant: Option<String>,
+    /// The finished recording that this one goes on from.
+    pub continues: Option<String>,
+    /// The recording's folder in store and spool.
+    pub key: String,
+    /// The recording's folder in the spool.
+    pub spool: PathBuf,
+    /// Its grid.
+    pub grid: Grid,
+    /// Rung when something changed that the keeper cares about.
+    pub changed: Arc<Notify>,
+    inner: Mutex<Inner>,
+}
+
+/// What `GET /api/v1/recordings/{id}` adds to the manifest.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Now {
+    /// Open sockets.
+    pub sockets: usize,
+    /// Captures that are on their way, whose outcome is not known.
+    pub captures_waiting: u64,
+    /// Lanes that were not opened for want of memory or over the limit.
+    pub lanes_refused: u64,
+    /// Objects that the store has not confirmed.
+    pub uploads_pending: usize,
+    /// The store's last error.
+    pub last_error: Option<String>,
+}
+
+/// Why a lane was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The recording has as many as it may have.
+    Recording,
+    /// The process has as many as its memory carries.
+    Memory,
+    /// The recording takes no more media.
+    Finished,
+}
+
+impl Refused {
+    /// The name in metrics and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refused::Recording => "recording_lanes",
+            Refused::Memory => "memory",
+            Refused::Finished => "finished",
+        }
+    }
+}
+
+impl Recording {
+    /// A recording that no socket has reached yet.
+    pub fn new(id: String, tenant: Option<String>, continues: Option<String>, key: String, spool: PathBuf, grid: Grid, now: Micros) -> Recording {
+        Recording {
+            id,
+            tenant,
+            continues,
+            key,
+            spool,
+            grid,
+            changed: Arc::new(Notify::new()),
+            inner: Mutex::new(Inner {
+                state: State::Live,
+                clock: RecordingClock::new(),
+                sockets: Vec::new(),
+                alone_since: Some(now),
+                lanes: BTreeMap::new(),
+                participants: BTreeMap::new(),
+                bot_id: None,
+                metadata: BTreeMap::new(),
+                events: Vec::new(),
+                events_dropped: 0,
+                lanes_refused: 0,
+                finish_asked: false,
+                mp4: BTreeMap::new(),
+                last_error: None,
+                uploads_pending: 0,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its state.
+    pub fn state(&self) -> State {
+        self.lock().state
+    }
+
+    /// Moves it to another state.
+    pub fn set_state(&self, state: State) {
+        self.lock().state = state;
+        self.changed.notify_one();
+    }
+
+    /// A socket begins to serve it.
+    pub fn join_socket(&self, socket: &Arc<SocketState>) {
+        let mut inner = self.lock();
+        inner.sockets.push(Arc::clone(socket));
+        if inner.alone_since.take().is_some() && inner.sockets.len() == 1 {
+            let at = inner.clock.newest();
+            inner.lanes.values().for_each(|lane| lane.mark(at, Mark::SocketBack));
+        }
+    }
+
+    /// A socket is gone. Returns whether it was the last one.
+    pub fn leave_socket(&self, socket: &Arc<SocketState>, wall: Micros) -> bool {
+        let mut inner = self.lock();
+        inner.sockets.retain(|other| !Arc::ptr_eq(other, socket));
+        let alone = inner.sockets.is_empty();
+        if alone && inner.alone_since.is_none() {
+            inner.alone_since = Some(wall);
+            let at = inner.clock.newest();
+            inner.lanes.values().for_each(|lane| lane.mark(at, Mark::SocketLost));
+            self.note(&mut inner, at, "sockets_lost", None, serde_json::Value::Null);
+        }
+        alone
+    }
+
+    /// Notes what every message says about the recording's bot.
+    pub fn note_context(&self, context: &Context) {
+        let mut inner = self.lock();
+        if inner.bot_id.is_none() {
+            inner.bot_id.clone_from(&context.bot_id);
+        }
+        for (name, raw) in ["bot", "recording", "realtime_endpoint"].into_iter().zip(&context.metadata) {
+            if let Some(raw) = raw
+                && !inner.metadata.contains_key(name)
+                && let Ok(value) = serde_json::from_str(&raw.0)
+            {
+                inner.metadata.insert(name.to_owned(), value);
+            }
+        }
+    }
+
+    /// Reads the clocks of a message. Returns where it lies, and the recording's clock after it.
+    pub fn read_clock(&self, time: Timestamp, wall: Micros, unix: Micros, first_of_socket: bool) -> (Verdict, Micros) {
+        let mut inner = self.lock();
+        let verdict = inner.clock.read(time.relative, time.absolute, wall, unix, first_of_socket);
+        let rebased = inner.clock.take_event();
+        if let Some(event) = rebased {
+            let at = inner.clock.newest();
+            let detail = serde_json::json!({ "from_relative": event.from.as_secs_f64(), "to_time": event.to.as_secs_f64() });
+            self.note(&mut inner, at, "clock_rebased", None, detail);
+        }
+        (verdict, inner.clock.newest())
+    }
+
+    /// Asks again about a capture in limbo.
+    pub fn recheck_clock(&self, time: Timestamp, wall: Micros) -> (Verdict, Micros) {
+        let inner = self.lock();
+        (inner.clock.recheck(time.relative, time.absolute, wall), inner.clock.newest())
+    }
+
+    /// The lane of a participant and kind, opened by `open` where there is none.
+    pub fn lane(
+        &self,
+        participant: &Participant,
+        kind: Kind,
+        lanes_max: usize,
+        open: impl FnOnce(&Recording) -> Option<Arc<Lane>>,
+    ) -> Result<Arc<Lane>, Refused> {
+        let mut inner = self.lock();
+        let key = (participant.id.clone(), kind);
+        if let Some(lane) = inner.lanes.get(&key) {
+            return Ok(Arc::clone(lane));
+        }
+        let refused = if inner.state != State::Live {
+            Refused::Finished
+        } else if inner.lanes.len() >= lanes_max {
+            Refused::Recording
+        } else if let Some(lane) = open(self) {
+            inner.lanes.insert(key, Arc::clone(&lane));
+            self.changed.notify_one();
+            return Ok(lane);
+        } else {
+            Refused::Memory
+        };
+        inner.lanes_refused += 1;
+        if inner.lanes_refused.is_power_of_two() {
+            let at = inner.clock.newest();
+            let detail = serde_json::json!({ "reason": refused.name(), "kind": kind, "so_far": inner.lanes_refused });
+            self.note(&mut inner, at, "lane_refused", Some(participant), detail);
+        }
+        Err(refused)
+    }
+
+    /// Keeps what is known of a participant up to date.
+    pub fn note_participant(&self, participant: &Participant) {
+        let mut inner = self.lock();
+        if inner.participants.get(&participant.id) == Some(participant) {
+            return;
+        }
+        let known = inner.participants.entry(participant.id.clone()).or_insert_with(|| participant.clone());
+        // A message that leaves a field out does not unsay it.
+        let newer = participant.clone();
+        known.name = newer.name.or_else(|| known.name.take());
+        known.email = newer.email.or_else(|| known.email.take());
+        known.is_host = newer.is_host.or(known.is_host);
+        known.platform = newer.platform.or_else(|| known.platform.take());
+    }
+
+    /// A participant did something: an event, and where it concerns a source, a mark for its lanes.
+    pub fn participant_event(&self, message: &ParticipantMessage<'_>, at: Micros) {
+        self.note_participant(&message.participant);
+        let mark = match &*message.action {
+            "webcam_off" => Some((Some(Kind::Webcam), Mark::Off(GapReason::CameraOff))),
+            "webcam_on" => Some((Some(Kind::Webcam), Mark::On)),
+            "screenshare_off" => Some((Some(Kind::Screenshare), Mark::Off(GapReason::CameraOff))),
+            "screenshare_on" => Some((Some(Kind::Screenshare), Mark::On)),
+            "leave" => Some((None, Mark::Off(GapReason::NotJoined))),
+            _ => None,
+        };
+        let mut inner = self.lock();
+        if let Some((kind, mark)) = mark {
+            let of_participant = inner.lanes.iter().filter(|((id, _), _)| *id == message.participant.id);
+            for ((_, lane_kind), lane) in of_participant {
+                if kind.is_none_or(|kind| kind == *lane_kind) {
+                    lane.mark(at, mark);
+                }
+            }
+        }
+        self.note(&mut inner, at, &message.action, Some(&message.participant), serde_json::Value::Null);
+    }
+
+    /// Notes an event of the recording itself.
+    pub fn event(&self, name: &str, detail: serde_json::Value) {
+        let mut inner = self.lock();
+        let at = inner.clock.newest();
+        self.note(&mut inner, at, name, None, detail);
+    }
+
+    fn note(&self, inner: &mut Inner, at: Micros, name: &str, who: Option<&Participant>, detail: serde_json::Value) {
+        if inner.events.len() >= EVENTS_WAITING_MAX {
+            inner.events_dropped += 1;
+            return;
+        }
+        let mut line = serde_json::json!({
+            "schema": SCHEMA,
+            "tick": self.grid.tick_at(at),
+            "relative": at.as_secs_f64(),
+            "event": name,
+        });
+        if let Some(origin) = inner.clock.origin() {
+            line["time"] = rfc3339(origin.unix + at).into();
+        }
+        if let Some(who) = who {
+            line["participant"] = serde_json::json!(manifest_of(who));
+        }
+        if !detail.is_null() {
+            line["detail"] = detail;
+        }
+        inner.events.push(format!("{line}\n"));
+    }
+
+    /// Event lines that are not written yet.
+    pub fn take_events(&self) -> Option<String> {
+        let mut inner = self.lock();
+        if inner.events_dropped > 0 {
+            let dropped = std::mem::take(&mut inner.events_dropped);
+            let at = inner.clock.newest();
+            inner.events.pop();
+            self.note(&mut inner, at, "events_dropped", None, serde_json::json!({ "count": dropped + 1 }));
+        }
+        (!inner.events.is_empty()).then(|| std::mem::take(&mut inner.events).concat())
+    }
+
+    /// Puts event lines back that could not be handed on.
+    pub fn return_events(&self, text: String) {
+        self.lock().events.insert(0, text);
+    }
+
+    /// The visit that each recording gets once a second: silent lanes move on, and a recording that was alone for
+    /// longer than `grace` is to be finished. Nothing moves while no socket is connected: a replay may still come.
+    pub fn visit(&self, wall: Micros, grace: Micros) {
+        let mut inner = self.lock();
+        if inner.state != State::Live {
+            return;
+        }
+        if let Some(since) = inner.alone_since {
+            if wall - since >= grace {
+                inner.finish_asked = true;
+                self.changed.notify_one();
+            }
+            return;
+        }
+        let busy = inner.sockets.iter().any(|socket| socket.busy.load(SeqCst));
+        let idle = !busy && inner.lanes.values().all(|lane| lane.is_drained());
+        let clock = inner.clock.now(wall, idle);
+        inner.lanes.values().for_each(|lane| lane.advance(clock));
+    }
+
+    /// Asks for the end of the recording. Returns whether it was live.
+    pub fn ask_to_finish(&self) -> bool {
+        let mut inner = self.lock();
+        let live = inner.state == State::Live;
+        inner.finish_asked |= live;
+        self.changed.notify_one();
+        live
+    }
+
+    /// Whether it is live and is to be finished: by a call, or because its grace is over.
+    pub fn is_to_finish(&self) -> bool {
+        let inner = self.lock();
+        inner.finish_asked && inner.state == State::Live
+    }
+
+    /// Every lane.
+    pub fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.lock().lanes.values().cloned().collect()
+    }
+
+    /// Gives every lane an order.
+    pub fn order(&self, order: Order) {
+        self.lock().lanes.values().for_each(|lane| lane.order(order));
+    }
+
+    /// Keeps a finished MP4.
+    pub fn note_mp4(&self, track: &str, mp4: super::store::manifest::Mp4Manifest) {
+        self.lock().mp4.insert(track.to_owned(), mp4);
+    }
+
+    /// Keeps what the keeper has to say about uploads.
+    pub fn note_uploads(&self, pending: usize, error: Option<String>) {
+        let mut inner = self.lock();
+        inner.uploads_pending = pending;
+        if error.is_some() {
+            inner.last_error = error;
+        }
+    }
+
+    /// The absolute time of tick 0, where it is known.
+    pub fn origin(&self) -> Option<Micros> {
+        self.lock().clock.origin().map(|origin| origin.unix)
+    }
+
+    /// The name that is shown for a participant.
+    pub fn participant_name(&self, id: &str) -> Option<String> {
+        self.lock().participants.get(id).and_then(|participant| participant.name.clone())
+    }
+
+    /// What happens right now.
+    pub fn now(&self) -> Now {
+        let inner = self.lock();
+        Now {
+            sockets: inner.sockets.len(),
+            captures_waiting: inner.lanes.values().map(|lane| u64::from(lane.pending())).sum(),
+            lanes_refused: inner.lanes_refused,
+            uploads_pending: inner.uploads_pending,
+            last_error: inner.last_error.clone(),
+        }
+    }
+
+    /// `recording.json` as of now.
+    pub fn manifest(&self) -> Manifest {
+        let inner = self.lock();
+        let origin = inner.clock.origin();
+        Manifest {
+            schema: SCHEMA,
+            recording_id: self.id.clone(),
+            tenant: self.tenant.clone(),
+            bot_id: inner.bot_id.clone(),
+            metadata: inner.metadata.clone(),
+            state: inner.state,
+            continues: self.continues.clone(),
+            origin: origin.as_ref().map(|origin| rfc3339(origin.unix)),
+            origin_from_server: origin.is_some_and(|origin| origin.from_server),
+            fps: self.grid.fps,
+            segment_ticks: self.grid.segment_ticks,
+            tracks: inner.lanes.values().map(|lane| track_manifest(&inner, lane)).collect(),
+        }
+    }
+}
+
+fn track_manifest(inner: &Inner, lane: &Lane) -> TrackManifest {
+    let participant = inner.participants.get(&lane.participant_id).map(manifest_of).unwrap_or_default();
+    lane.view(|view| TrackManifest {
+        track: lane.track.clone(),
+        participant: ParticipantManifest { id: lane.participant_id.clone(), ..participant },
+        kind: lane.kind,
+        width: view.canvas.map(|canvas| canvas.width),
+        height: view.canvas.map(|canvas| canvas.height),
+        codecs: view.codecs.clone(),
+        first_tick: view.first_tick,
+        end_tick: view.end_tick,
+        epochs: view.epochs.clone(),
+        gaps: view.gaps.clone(),
+        ledger: view.ledger.clone(),
+        mp4: inner.mp4.get(&lane.track).cloned().into_iter().collect(),
+    })
+}
+
+fn manifest_of(participant: &Participant) -> ParticipantManifest {
+    ParticipantManifest {
+        id: participant.id.clone(),
+        name: participant.name.clone(),
+        is_host: participant.is_host,
+        platform: participant.platform.clone(),
+    }
+}
+
+impl std::fmt::Debug for Recording {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Recording({})", self.id)
+    }
+}

@@ -1,0 +1,209 @@
+//! The ready list: lanes that have work, in turn, for any number of workers.
+//!
+//! A lane is on the list at most once and is worked on by one worker of a stage at a time, so its items stay in order.
+//! A worker works on a lane for [`SLICE`] and at least one item, then puts it back at the end. Nothing polls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::clock::Clock;
+use crate::media::Micros;
+
+/// How long a worker stays with a lane before the next one has its turn.
+const SLICE: Micros = Micros(2_000);
+
+const IDLE: u8 = 0;
+const LISTED: u8 = 1;
+const WORKED: u8 = 2;
+const WORKED_AND_CALLED: u8 = 3;
+
+/// Where a lane stands with one stage's workers.
+#[derive(Debug, Default)]
+pub struct Turn(AtomicU8);
+
+/// What a worker found at a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worked {
+    /// One item was done; there may be more.
+    One,
+    /// There is nothing to do.
+    Nothing,
+}
+
+enum Entry<L> {
+    Lane(Arc<L>),
+    Stop,
+}
+
+/// The lanes of one stage that wait for a worker.
+pub struct ReadyList<L> {
+    sender: Sender<Entry<L>>,
+    receiver: Receiver<Entry<L>>,
+    turn: fn(&L) -> &Turn,
+}
+
+impl<L> ReadyList<L> {
+    /// A list for `lanes_max` lanes and `workers` workers. It never fills: each lane is on it once.
+    pub fn new(lanes_max: usize, workers: usize, turn: fn(&L) -> &Turn) -> ReadyList<L> {
+        let (sender, receiver) = bounded(lanes_max + workers);
+        ReadyList { sender, receiver, turn }
+    }
+
+    /// Says that `lane` has work. Cheap when it is listed already.
+    pub fn call(&self, lane: &Arc<L>) {
+        let turn = &(self.turn)(lane).0;
+        let mut seen = turn.load(Ordering::SeqCst);
+        loop {
+            let next = match seen {
+                IDLE => LISTED,
+                WORKED => WORKED_AND_CALLED,
+                _ => return,
+            };
+            match turn.compare_exchange_weak(seen, next, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) if next == LISTED => return self.list(Arc::clone(lane)),
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Lanes that wait for a worker.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// Whether no lane waits.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
+    /// Lets one worker return once it meets this entry; lanes listed before it are still served.
+    pub fn stop_one(&self) {
+        let _ = self.sender.try_send(Entry::Stop);
+    }
+
+    /// A worker's life: takes lanes in turn and calls `work` until it says that nothing is left or the slice is over.
+    pub fn serve(&self, clock: &dyn Clock, mut work: impl FnMut(&Arc<L>) -> Worked) {
+        while let Ok(Entry::Lane(lane)) = self.receiver.recv() {
+            let turn = &(self.turn)(&lane).0;
+            turn.store(WORKED, Ordering::SeqCst);
+            let until = clock.mono() + SLICE;
+            let mut last = work(&lane);
+            while last == Worked::One && clock.mono() < until {
+                last = work(&lane);
+            }
+            // A call that came while we worked may be about an item that we did not see.
+            let done = last == Worked::Nothing
+                && turn.compare_exchange(WORKED, IDLE, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            if !done {
+                turn.store(LISTED, Ordering::SeqCst);
+                self.list(lane);
+            }
+        }
+    }
+
+    fn list(&self, lane: Arc<L>) {
+        let listed = self.sender.try_send(Entry::Lane(lane));
+        assert!(listed.is_ok(), "the ready list holds each lane once, and has a place for each");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    struct Lane {
+        turn: Turn,
+        todo: AtomicUsize,
+        inside: AtomicUsize,
+        done: Mutex<Vec<usize>>,
+    }
+
+    #[test]
+    fn every_item_is_worked_once_and_no_lane_by_two_workers() {
+        let lanes: Vec<_> = (0..7)
+            .map(|_| {
+                Arc::new(Lane {
+                    turn: Turn::default(),
+                    todo: AtomicUsize::new(0),
+                    inside: AtomicUsize::new(0),
+                    done: Mutex::new(Vec::new()),
+                })
+            })
+            .collect();
+        let list = ReadyList::new(lanes.len(), 3, |lane: &Lane| &lane.turn);
+        let clock = SystemClock::new();
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    list.serve(&clock, |lane| {
+                        assert_eq!(lane.inside.fetch_add(1, Ordering::SeqCst), 0, "one worker at a time");
+                        let mut worked = Worked::Nothing;
+                        let left = lane.todo.load(Ordering::SeqCst);
+                        if left > 0 {
+                            lane.todo.fetch_sub(1, Ordering::SeqCst);
+                            lane.done.lock().unwrap().push(left);
+                            worked = Worked::One;
+                        }
+                        lane.inside.fetch_sub(1, Ordering::SeqCst);
+                        worked
+                    });
+                });
+            }
+            for _ in 0..5_000 {
+                for lane in &lanes {
+                    lane.todo.fetch_add(1, Ordering::SeqCst);
+                    list.call(lane);
+                }
+            }
+            while lanes.iter().any(|lane| lane.todo.load(Ordering::SeqCst) > 0) {
+                thread::yield_now();
+            }
+            (0..3).for_each(|_| list.stop_one());
+        });
+        for lane in &lanes {
+            assert_eq!(lane.done.lock().unwrap().len(), 5_000);
+        }
+    }
+
+    #[test]
+    fn a_busy_lane_goes_to_the_end_of_the_list() {
+        let lane = |todo| {
+            Arc::new(Lane {
+                turn: Turn::default(),
+                todo: AtomicUsize::new(todo),
+                inside: AtomicUsize::new(0),
+                done: Mutex::new(Vec::new()),
+            })
+        };
+        let (busy, quiet) = (lane(3), lane(1));
+        let list = ReadyList::new(2, 1, |lane: &Lane| &lane.turn);
+        list.call(&busy);
+        list.call(&quiet);
+        list.call(&quiet);
+        assert_eq!(list.len(), 2);
+        let clock = crate::clock::ManualClock::default();
+        let mut order = Vec::new();
+        list.serve(&clock, |lane| {
+            clock.advance(SLICE);
+            let left = lane.todo.load(Ordering::SeqCst);
+            if left == 0 {
+                if order.len() == 4 {
+                    list.stop_one();
+                }
+                return Worked::Nothing;
+            }
+            lane.todo.store(left - 1, Ordering::SeqCst);
+            order.push(Arc::ptr_eq(lane, &busy));
+            Worked::One
+        });
+        assert_eq!(order, [true, false, true, true]);
+    }
+}

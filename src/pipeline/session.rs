@@ -1,0 +1,247 @@
+//! What a socket makes of its messages: parse, find recording and lane, read the clock, make a capture.
+//! No socket in here, and no waiting: the caller charges and offers what comes out.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::media::{DiscardReason, Kind, Micros};
+use crate::metrics::Stage;
+
+use super::Pipeline;
+use super::ingest::protocol::{self, Context, Message, PictureMessage, ProtocolError};
+use super::ingest::{Capture, png};
+use super::lane::Lane;
+use super::recording::{Recording, SocketState};
+use super::shed::Patience;
+use super::timeline::clock::Verdict;
+
+/// Base64 characters that hold a PNG's signature and IHDR.
+const HEADER_CHARS: usize = 48;
+
+/// A capture that wants into a lane.
+pub struct Offer {
+    /// Where it belongs.
+    pub lane: Arc<Lane>,
+    /// The capture.
+    pub capture: Capture,
+    /// Bytes of its message.
+    pub message_bytes: u64,
+    /// Bytes of the picture it becomes, decoder's scratch included.
+    pub picture_bytes: u64,
+}
+
+/// What a message asks for.
+pub enum Accepted {
+    /// These captures, in this order; often one, none after an event.
+    Offers(Vec<Offer>),
+    /// The socket is to be closed, with this WebSocket close code and reason.
+    Close(u16, &'static str),
+}
+
+/// One socket's view.
+pub struct Session {
+    pipeline: Arc<Pipeline>,
+    tenant: Option<String>,
+    socket: Arc<SocketState>,
+    recordings: HashMap<String, Arc<Recording>>,
+    lanes: HashMap<(String, String, Kind), Arc<Lane>>,
+    /// How long full lanes may hold this socket.
+    pub patience: Patience,
+    first: bool,
+    bad: u64,
+}
+
+impl Session {
+    /// A socket that has said nothing yet.
+    pub fn new(pipeline: Arc<Pipeline>, tenant: Option<String>) -> Session {
+        let patience = Patience::new(Micros(pipeline.config.patience.as_micros() as i64));
+        Session {
+            pipeline,
+            tenant,
+            socket: Arc::default(),
+            recordings: HashMap::new(),
+            lanes: HashMap::new(),
+            patience,
+            first: true,
+            bad: 0,
+        }
+    }
+
+    /// The flag that says whether the socket holds something.
+    pub fn socket(&self) -> &Arc<SocketState> {
+        &self.socket
+    }
+
+    /// Takes one message. `text` is the whole of it.
+    pub fn accept(&mut self, text: &Bytes) -> Accepted {
+        let start = self.pipeline.clock.mono();
+        self.pipeline.metrics.bytes_received.inc_by(text.len() as u64);
+        let accepted = match std::str::from_utf8(text).map_err(|_| None).and_then(|text| protocol::parse(text).map_err(Some)) {
+            Ok(message) => {
+                self.log_first(&message, text.len());
+                match message {
+                    Message::Picture(message) => self.picture(*message, text, start),
+                    Message::Participant(message) => {
+                        if let Some(recording) = self.recording(&message.context) {
+                            let at = message.timestamp.relative.unwrap_or_default();
+                            recording.participant_event(&message, at);
+                        }
+                        Accepted::Offers(Vec::new())
+                    }
+                    Message::Other(event) => {
+                        self.pipeline.metrics.ignored(&event);
+                        Accepted::Offers(Vec::new())
+                    }
+                }
+            }
+            Err(error) => self.reject(error.as_ref(), text.len()),
+        };
+        self.pipeline.metrics.took(Stage::Parse, self.pipeline.clock.mono() - start);
+        accepted
+    }
+
+    fn reject(&mut self, error: Option<&ProtocolError>, bytes: usize) -> Accepted {
+        let name = error.map_or("not_utf8", ProtocolError::name);
+        self.pipeline.metrics.rejected(name);
+        self.bad += 1;
+        if self.bad.is_power_of_two() {
+            // serde_json's words name line and column, and of the content at most one unexpected string's type.
+            tracing::warn!(bytes, kind = name, so_far = self.bad, "not a message of a bot");
+        }
+        match error {
+            Some(ProtocolError::Legacy) => {
+                Accepted::Close(1003, "legacy protocol v1.10: subscribe video_separate_png.data to a websocket endpoint")
+            }
+            _ => Accepted::Offers(Vec::new()),
+        }
+    }
+
+    /// The first message of a socket is logged by shape, never by content.
+    fn log_first(&mut self, message: &Message<'_>, bytes: usize) {
+        if !std::mem::take(&mut self.first) {
+            return;
+        }
+        match message {
+            Message::Picture(picture) => {
+                let header = png::header(&png::base64_prefix(&picture.buffer, HEADER_CHARS)).ok();
+                tracing::info!(
+                    recording = picture.context.recording_id,
+                    kind = picture.kind.name(),
+                    bytes,
+                    base64_bytes = picture.buffer.len(),
+                    width = header.as_ref().map(|header| header.width),
+                    height = header.as_ref().map(|header| header.height),
+                    has_absolute = picture.timestamp.absolute.is_some(),
+                    has_bot = picture.context.bot_id.is_some(),
+                    "first message of a socket: a picture"
+                );
+            }
+            Message::Participant(event) => {
+                tracing::info!(
+                    recording = event.context.recording_id,
+                    action = &*event.action,
+                    bytes,
+                    has_absolute = event.timestamp.absolute.is_some(),
+                    "first message of a socket: a participant event"
+                );
+            }
+            Message::Other(event) => tracing::info!(event = &**event, bytes, "first message of a socket: another event"),
+        }
+    }
+
+    /// The recording of a message; `None` when this socket serves too many.
+    fn recording(&mut self, context: &Context) -> Option<Arc<Recording>> {
+        if let Some(recording) = self.recordings.get(&context.recording_id)
+            && recording.state() == super::store::manifest::State::Live
+        {
+            return Some(Arc::clone(recording));
+        }
+        if let Some(ended) = self.recordings.remove(&context.recording_id) {
+            ended.leave_socket(&self.socket, self.pipeline.clock.mono());
+            self.lanes.retain(|(recording, _, _), _| *recording != context.recording_id);
+        }
+        if self.recordings.len() >= self.pipeline.config.socket_recordings_max as usize {
+            self.pipeline.metrics.rejected("too_many_recordings");
+            return None;
+        }
+        let recording = self.pipeline.open_recording(&context.recording_id, self.tenant.as_deref())?;
+        recording.join_socket(&self.socket);
+        recording.note_context(context);
+        self.recordings.insert(context.recording_id.clone(), Arc::clone(&recording));
+        Some(recording)
+    }
+
+    fn picture(&mut self, message: PictureMessage<'_>, text: &Bytes, wall: Micros) -> Accepted {
+        let first_of_socket = self.recordings.is_empty();
+        let none = || Accepted::Offers(Vec::new());
+        let Some(recording) = self.recording(&message.context) else { return none() };
+        let key = (message.context.recording_id.clone(), message.participant.id.clone(), message.kind);
+        let lane = match self.lanes.get(&key) {
+            Some(lane) => Arc::clone(lane),
+            None => match self.pipeline.open_lane(&recording, &message.participant, message.kind) {
+                Ok(lane) => {
+                    self.lanes.insert(key, Arc::clone(&lane));
+                    lane
+                }
+                Err(refused) => {
+                    self.pipeline.metrics.lane_refused(refused.name());
+                    return none();
+                }
+            },
+        };
+        recording.note_participant(&message.participant);
+        let unix = self.pipeline.clock.unix();
+        let (verdict, clock) = recording.read_clock(message.timestamp, wall, unix, first_of_socket);
+        self.patience.read(wall, clock);
+        let number = lane.next_number();
+        let at = match verdict {
+            Verdict::At(at) => at,
+            // Undecided captures are placed by their own `relative`: see the recording's clock.
+            Verdict::Limbo => message.timestamp.relative.unwrap_or_default(),
+            Verdict::BadTimestamp => {
+                lane.discard(DiscardReason::BadTimestamp, 1);
+                return none();
+            }
+        };
+        let header = png::header(&png::base64_prefix(&message.buffer, HEADER_CHARS));
+        let base64 = match message.buffer {
+            Cow::Borrowed(buffer) => text.slice_ref(buffer.as_bytes()),
+            Cow::Owned(buffer) => Bytes::from(buffer),
+        };
+        let capture = Capture {
+            number,
+            at,
+            relative: message.timestamp.relative.unwrap_or_default(),
+            absolute: message.timestamp.absolute,
+            clock,
+            base64,
+        };
+        Accepted::Offers(vec![Offer {
+            lane,
+            capture,
+            message_bytes: text.len() as u64,
+            // What has no valid header becomes no picture.
+            picture_bytes: header.map_or(0, |header| header.bytes_when_decoded),
+        }])
+    }
+
+    /// The socket is gone.
+    pub fn end(&mut self) {
+        let now = self.pipeline.clock.mono();
+        for recording in self.recordings.values() {
+            recording.leave_socket(&self.socket, now);
+            recording.changed.notify_one();
+        }
+        self.recordings.clear();
+        self.lanes.clear();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,144 @@
+//! When a socket stops waiting, and which captures are dropped then. Pure: time is an argument.
+
+use std::collections::VecDeque;
+
+use crate::media::Micros;
+
+/// How far back a socket's pace and waiting are looked at.
+const WINDOW: Micros = Micros(10_000_000);
+
+/// Drops captures of a lane evenly, so that holes stay short: every second one, then two of three.
+#[derive(Debug, Default)]
+pub struct Shedder {
+    level: u8,
+    count: u8,
+}
+
+impl Shedder {
+    /// The socket ran out of patience: one level up.
+    pub fn more(&mut self) {
+        self.level = (self.level + 1).min(2);
+        self.count = 0;
+    }
+
+    /// Whether the next capture is dropped. `drained` says that the lane's queue is empty: then nothing is, from now on.
+    pub fn drops_next(&mut self, drained: bool) -> bool {
+        if drained {
+            *self = Shedder::default();
+        }
+        if self.level == 0 {
+            return false;
+        }
+        let period = self.level + 1;
+        self.count = (self.count + 1) % period;
+        self.count != 0
+    }
+}
+
+/// How long a socket may be held by full lanes. It belongs to the socket, not to each of its lanes.
+#[derive(Debug)]
+pub struct Patience {
+    limit: Micros,
+    waits: VecDeque<(Micros, Micros)>,
+    pace: VecDeque<(Micros, Micros)>,
+}
+
+impl Patience {
+    /// A patience of `limit`.
+    pub fn new(limit: Micros) -> Patience {
+        Patience { limit, waits: VecDeque::new(), pace: VecDeque::new() }
+    }
+
+    /// Notes that at `now` the newest `relative` read is this.
+    pub fn read(&mut self, now: Micros, relative: Micros) {
+        // One sample in 500 ms is enough for a window of 10 s, and bounds the list.
+        if self.pace.back().is_none_or(|(at, _)| now - *at >= Micros(500_000)) {
+            self.pace.push_back((now, relative));
+        }
+        while self.pace.get(1).is_some_and(|(at, _)| *at + WINDOW <= now) {
+            self.pace.pop_front();
+        }
+    }
+
+    /// Notes that the socket was held from `from` to `to`.
+    pub fn held(&mut self, from: Micros, to: Micros) {
+        if to > from {
+            self.waits.push_back((from, to));
+        }
+        while self.waits.front().is_some_and(|(_, end)| *end + WINDOW <= to) {
+            self.waits.pop_front();
+        }
+    }
+
+    /// Until when a socket that waits since `since` for a lane which last freed a slot at `freed` may go on waiting.
+    pub fn until(&self, since: Micros, freed: Micros, now: Micros) -> Micros {
+        let lane = since.max(freed) + self.limit;
+        if !self.at_real_time_pace(now) {
+            return lane;
+        }
+        let from = now - WINDOW;
+        let earlier: i64 =
+            self.waits.iter().filter(|(_, end)| *end > from).map(|(start, end)| end.0 - start.max(&from).0).sum();
+        lane.min(since + Micros((self.limit.0 - earlier).max(0)))
+    }
+
+    /// Whether the sender's time went on at most one and a half times as fast as ours: then waiting only makes it late.
+    fn at_real_time_pace(&self, now: Micros) -> bool {
+        let (Some((first_at, first)), Some((_, last))) = (self.pace.front(), self.pace.back()) else { return false };
+        let wall = now - *first_at;
+        wall >= WINDOW && (last.0 - first.0) * 2 <= wall.0 * 3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: i64) -> Micros {
+        Micros(ms * 1000)
+    }
+
+    #[test]
+    fn shedding_is_even_and_ends_when_the_lane_is_drained() {
+        let mut shedder = Shedder::default();
+        let mut next = |shedder: &mut Shedder| (0..6).map(|_| u8::from(shedder.drops_next(false))).collect::<Vec<_>>();
+        assert_eq!(next(&mut shedder), [0, 0, 0, 0, 0, 0]);
+        shedder.more();
+        assert_eq!(next(&mut shedder), [1, 0, 1, 0, 1, 0]);
+        shedder.more();
+        shedder.more();
+        assert_eq!(next(&mut shedder), [1, 1, 0, 1, 1, 0]);
+        assert!(!shedder.drops_next(true));
+        assert_eq!(next(&mut shedder), [0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_sender_ahead_of_the_clock_waits_as_long_as_its_lane_moves() {
+        let mut patience = Patience::new(ms(2000));
+        for step in 0..40 {
+            // Three seconds of media a second.
+            patience.read(ms(step * 500), ms(step * 1500));
+        }
+        patience.held(ms(11_000), ms(19_000));
+        let now = ms(20_000);
+        assert_eq!(patience.until(now, ms(19_900), now), ms(22_000));
+        assert_eq!(patience.until(ms(18_000), ms(17_000), now), ms(20_000));
+    }
+
+    #[test]
+    fn at_real_time_pace_a_socket_is_held_for_its_patience_in_ten_seconds() {
+        let mut patience = Patience::new(ms(2000));
+        for step in 0..40 {
+            patience.read(ms(step * 500), ms(step * 500));
+        }
+        patience.held(ms(5_000), ms(5_800));
+        patience.held(ms(12_000), ms(13_500));
+        let now = ms(20_000);
+        assert_eq!(patience.until(now, now, now), ms(20_500));
+        patience.held(ms(18_000), ms(18_600));
+        assert_eq!(patience.until(now, now, now), now);
+        // Ten seconds later the waits are forgotten.
+        patience.read(ms(29_000), ms(29_000));
+        assert_eq!(patience.until(ms(29_000), ms(29_000), ms(29_000)), ms(31_000));
+    }
+}
