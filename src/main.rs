@@ -1,1 +1,48 @@
-fn main() {}
+//! The `tilecast` program: parse arguments, run one subcommand, an error becomes the exit code.
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tilecast::cli::serve;
+use tilecast::config::{Config, with_file};
+
+/// Turns the PNG streams of Recall.ai meeting bots into aligned MP4s and live HLS, one per participant.
+#[derive(Parser)]
+#[command(name = "tilecast", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(Box<Config>),
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tilecast: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, String> {
+    let args: Vec<String> = std::env::args().collect();
+    let mut command = Cli::command();
+    if args.get(1).map(String::as_str) == Some("serve")
+        && let Some(path) = serve::config_file(&args)
+    {
+        // The file's keys become the defaults of the flags, and so stand below flags and environment.
+        let with_keys = with_file(Config::augment_args(clap::Command::new("serve").about("Run the service")), &path);
+        let with_keys = with_keys.map_err(|error| error.to_string())?;
+        command = command.mut_subcommand("serve", |_| with_keys);
+    }
+    let matches = command.get_matches_from(args);
+    match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
+        Command::Serve(config) => serve::run(*config),
+    }
+}

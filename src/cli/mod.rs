@@ -1,0 +1,4 @@
+//! The command line: one module per subcommand.
+
+pub mod serve;
+pub mod simulate;
