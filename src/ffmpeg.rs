@@ -218,20 +218,12 @@ impl Drop for Scaler {
 /// Why a video cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It cannot be opened, or is no video that FFmpeg knows.
-    #[error("cannot open {source_name} as a video: {why}")]
-    Open {
-        /// Path or URL.
-        source_name: String,
-        /// FFmpeg's words.
-        why: ff::Error,
-    },
-    /// It has no video stream.
-    #[error("{source_name} holds no video stream")]
-    NoVideo {
-        /// Path or URL.
-        source_name: String,
-    },
+    /// That path or URL cannot be opened, or is no video that FFmpeg knows; in FFmpeg's words.
+    #[error("cannot open {0} as a video: {1}")]
+    Open(String, ff::Error),
+    /// That path or URL holds no video stream.
+    #[error("{0} holds no video stream")]
+    NoVideo(String),
     /// A picture in it is broken.
     #[error("{source_name}: after picture {pictures}: {why}")]
     Decode {
@@ -265,7 +257,8 @@ impl PictureReader {
         PictureReader::open_with(source, ff::decoder::Check::empty(), false)
     }
 
-    /// As [`PictureReader::open`], but whatever FFmpeg would conceal is an error: for reading back one's own output.
+    /// As [`PictureReader::open`], but what FFmpeg would conceal is an error: for reading back one's own output. Pictures
+    /// in front of the first IDR never come, so their number is the caller's to check.
     pub fn open_strict(source: &str) -> Result<PictureReader, ReadError> {
         use ff::decoder::Check;
         PictureReader::open_with(source, Check::EXPLODE | Check::BITSTREAM | Check::BUFFER, true)
@@ -273,8 +266,7 @@ impl PictureReader {
 
     fn open_with(source: &str, check: ff::decoder::Check, strict: bool) -> Result<PictureReader, ReadError> {
         quiet();
-        let source_name = source.to_owned();
-        let refused = |why| ReadError::Open { source_name: source.to_owned(), why };
+        let refused = |why| ReadError::Open(source.to_owned(), why);
         // A zero byte in a path would be a panic inside ffmpeg-next.
         if source.contains('\0') {
             return Err(refused(ff::Error::Other { errno: ff::error::EINVAL }));
@@ -283,7 +275,7 @@ impl PictureReader {
         let options = [("live_start_index", "0")].iter().collect();
         let input = ff::format::input_with_dictionary(source, options).map_err(refused)?;
         let Some(best) = input.streams().best(ff::media::Type::Video) else {
-            return Err(ReadError::NoVideo { source_name });
+            return Err(ReadError::NoVideo(source.to_owned()));
         };
         let (stream, time_base) = (best.index(), best.time_base());
         let mut decoder = ff::codec::Context::from_parameters(best.parameters()).map_err(refused)?.decoder();
@@ -291,7 +283,7 @@ impl PictureReader {
         decoder.set_packet_time_base(time_base);
         let decoder = decoder.video().map_err(refused)?;
         Ok(PictureReader {
-            source_name,
+            source_name: source.to_owned(),
             input,
             stream,
             time_base,
