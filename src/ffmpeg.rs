@@ -26,10 +26,7 @@ pub fn quiet() {
     });
 }
 
-/// Opens an encoder and gives back what FFmpeg left of the options: an option that no one consumed has no effect,
-/// and is still in the dictionary afterwards.
-///
-/// Errors are FFmpeg's own, with the options that were left at that point lost.
+/// Opens an encoder and gives back what FFmpeg left of the options: those have no effect. Errors are FFmpeg's own.
 pub fn open_encoder(
     mut context: ff::encoder::video::Video,
     codec: ff::Codec,
@@ -349,7 +346,9 @@ impl PictureReader {
             height: shown.height(),
             full_range: shown.color_range() == ff::color::Range::JPEG,
         };
-        if source.format == ff::format::Pixel::YUV420P && !source.full_range {
+        // Some decoders give rows from the bottom up, with negative strides: swscale turns them.
+        let upright = (0..shown.planes()).all(|plane| i32::try_from(shown.stride(plane)).is_ok());
+        if source.format == ff::format::Pixel::YUV420P && !source.full_range && upright {
             return Ok((at, picture(shown)));
         }
         let wanted = (source, source.width, source.height);
