@@ -16,7 +16,7 @@ use crate::media::{AccessUnit, ParameterSets, Picture};
 pub struct EncoderSettings {
     /// x264 preset, `ultrafast` to `medium`; none of them changes the parameter sets.
     pub preset: String,
-    /// Constant rate factor, 0 (best) to 51.
+    /// Constant rate factor, 1 (best) to 51.
     pub crf: u8,
     /// The quantiser never falls below this: at 2 fps stills would otherwise fall to QP 1.
     pub qpmin: u8,
@@ -36,7 +36,7 @@ pub struct EncoderSettings {
 /// | fast, medium | 8-12 | 19, 11 | 41.3, 45.9 | 17 |
 ///
 /// x264 aims lower quantisers the longer a picture is shown: with crf 23 nearly all is at `qpmin`. At 20 instead of 10
-/// a picture takes a third fewer bytes and a still one 12 to 45 bytes instead of 600 to 4,000, and text of 14 points
+/// a picture takes a third fewer bytes and a still one 12 to 45 bytes instead of 600 to 4,000, and text of 14 pixels
 /// stays sharp. From crf 26 on the first picture of a still scene is coarser and is then refined picture by picture,
 /// which saves nothing on slides.
 impl Default for EncoderSettings {
