@@ -26,10 +26,7 @@ pub fn quiet() {
     });
 }
 
-/// Opens an encoder and gives back what FFmpeg left of the options: an option that no one consumed has no effect,
-/// and is still in the dictionary afterwards.
-///
-/// Errors are FFmpeg's own, with the options that were left at that point lost.
+/// Opens an encoder and gives back what FFmpeg left of the options: those have no effect. Errors are FFmpeg's own.
 pub fn open_encoder(
     mut context: ff::encoder::video::Video,
     codec: ff::Codec,
@@ -218,20 +215,12 @@ impl Drop for Scaler {
 /// Why a video cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It cannot be opened, or is no video that FFmpeg knows.
-    #[error("cannot open {source_name} as a video: {why}")]
-    Open {
-        /// Path or URL.
-        source_name: String,
-        /// FFmpeg's words.
-        why: ff::Error,
-    },
-    /// It has no video stream.
-    #[error("{source_name} holds no video stream")]
-    NoVideo {
-        /// Path or URL.
-        source_name: String,
-    },
+    /// That path or URL cannot be opened, or is no video that FFmpeg knows; in FFmpeg's words.
+    #[error("cannot open {0} as a video: {1}")]
+    Open(String, ff::Error),
+    /// That path or URL holds no video stream.
+    #[error("{0} holds no video stream")]
+    NoVideo(String),
     /// A picture in it is broken.
     #[error("{source_name}: after picture {pictures}: {why}")]
     Decode {
@@ -265,7 +254,8 @@ impl PictureReader {
         PictureReader::open_with(source, ff::decoder::Check::empty(), false)
     }
 
-    /// As [`PictureReader::open`], but whatever FFmpeg would conceal is an error: for reading back one's own output.
+    /// As [`PictureReader::open`], but what FFmpeg would conceal is an error: for reading back one's own output. Pictures
+    /// in front of the first IDR never come, so their number is the caller's to check.
     pub fn open_strict(source: &str) -> Result<PictureReader, ReadError> {
         use ff::decoder::Check;
         PictureReader::open_with(source, Check::EXPLODE | Check::BITSTREAM | Check::BUFFER, true)
@@ -273,8 +263,7 @@ impl PictureReader {
 
     fn open_with(source: &str, check: ff::decoder::Check, strict: bool) -> Result<PictureReader, ReadError> {
         quiet();
-        let source_name = source.to_owned();
-        let refused = |why| ReadError::Open { source_name: source.to_owned(), why };
+        let refused = |why| ReadError::Open(source.to_owned(), why);
         // A zero byte in a path would be a panic inside ffmpeg-next.
         if source.contains('\0') {
             return Err(refused(ff::Error::Other { errno: ff::error::EINVAL }));
@@ -283,7 +272,7 @@ impl PictureReader {
         let options = [("live_start_index", "0")].iter().collect();
         let input = ff::format::input_with_dictionary(source, options).map_err(refused)?;
         let Some(best) = input.streams().best(ff::media::Type::Video) else {
-            return Err(ReadError::NoVideo { source_name });
+            return Err(ReadError::NoVideo(source.to_owned()));
         };
         let (stream, time_base) = (best.index(), best.time_base());
         let mut decoder = ff::codec::Context::from_parameters(best.parameters()).map_err(refused)?.decoder();
@@ -291,7 +280,7 @@ impl PictureReader {
         decoder.set_packet_time_base(time_base);
         let decoder = decoder.video().map_err(refused)?;
         Ok(PictureReader {
-            source_name,
+            source_name: source.to_owned(),
             input,
             stream,
             time_base,
@@ -357,7 +346,9 @@ impl PictureReader {
             height: shown.height(),
             full_range: shown.color_range() == ff::color::Range::JPEG,
         };
-        if source.format == ff::format::Pixel::YUV420P && !source.full_range {
+        // Some decoders give rows from the bottom up, with negative strides: swscale turns them.
+        let upright = (0..shown.planes()).all(|plane| i32::try_from(shown.stride(plane)).is_ok());
+        if source.format == ff::format::Pixel::YUV420P && !source.full_range && upright {
             return Ok((at, picture(shown)));
         }
         let wanted = (source, source.width, source.height);
@@ -403,4 +394,116 @@ fn picture(shown: &ff::frame::Video) -> Picture {
         rows(shown, plane).for_each(|row| data.extend_from_slice(row));
     }
     Picture::new(shown.width(), shown.height(), data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PICTURES: i64 = 7;
+
+    /// Writes a video of 5 grey pictures a second that get brighter by 20, reordered (B pictures), starting at 2 s.
+    fn write(path: &str, format: ff::format::Pixel, range: ff::color::Range) {
+        quiet();
+        let codec = ff::encoder::find_by_name("libx264").unwrap();
+        let mut context = ff::codec::Context::new_with_codec(codec).encoder().video().unwrap();
+        context.set_width(66);
+        context.set_height(50);
+        context.set_format(format);
+        context.set_color_range(range);
+        context.set_time_base((1, 5));
+        context.set_flags(ff::codec::Flags::GLOBAL_HEADER);
+        let options = [("bf", "2"), ("crf", "1"), ("x264-params", "b-adapt=0")].iter().collect();
+        let (mut encoder, left) = open_encoder(context, codec, options).unwrap();
+        assert!(left.is_empty() && !extradata(&encoder).is_empty());
+
+        let mut output = ff::format::output(path).unwrap();
+        let mut stream = output.add_stream(codec).unwrap();
+        stream.set_parameters(&encoder);
+        stream.set_time_base((1, 5));
+        output.write_header().unwrap();
+        let time_base = output.stream(0).unwrap().time_base();
+        let mut drain = |encoder: &mut ff::encoder::video::Encoder| {
+            let mut packet = ff::Packet::empty();
+            while encoder.receive_packet(&mut packet).is_ok() {
+                packet.set_stream(0);
+                packet.set_duration(1);
+                packet.rescale_ts((1, 5), time_base);
+                packet.write_interleaved(&mut output).unwrap();
+            }
+        };
+        for number in 0..PICTURES {
+            let mut input = ff::frame::Video::new(format, 66, 50);
+            (0..3).for_each(|plane| input.data_mut(plane).fill(if plane == 0 { 40 + 20 * number as u8 } else { 128 }));
+            input.set_pts(Some(10 + number));
+            encoder.send_frame(&input).unwrap();
+            drain(&mut encoder);
+        }
+        encoder.send_eof().unwrap();
+        drain(&mut encoder);
+        output.write_trailer().unwrap();
+    }
+
+    #[test]
+    fn pictures_come_in_order_with_their_times() {
+        use ff::color::Range::{JPEG, MPEG};
+        use ff::format::Pixel::{YUV420P, YUV444P};
+        let dir = tempfile::tempdir().unwrap();
+        for (name, format, range) in [
+            ("plain.mp4", YUV420P, MPEG),
+            ("list.m3u8", YUV420P, MPEG),
+            ("444.mp4", YUV444P, MPEG),
+            ("full.mp4", YUV420P, JPEG),
+        ] {
+            let path = dir.path().join(name).into_os_string().into_string().unwrap();
+            write(&path, format, range);
+            let reader = PictureReader::open_strict(&path).unwrap();
+            assert_eq!((reader.width(), reader.height()), (66, 50));
+            let shown: Vec<_> = reader.map(Result::unwrap).collect();
+            let times: Vec<i64> = shown.iter().map(|(at, _)| at.0 - shown[0].0.0).collect();
+            assert_eq!(times, (0..PICTURES).map(|number| number * 200_000).collect::<Vec<_>>(), "{name}");
+            if name == "plain.mp4" {
+                assert_eq!(shown[0].0, Micros(2_000_000));
+            }
+            for (number, (_, picture)) in shown.iter().enumerate() {
+                assert_eq!((picture.width(), picture.height()), (66, 50));
+                let [y, u, v] = picture.planes();
+                let stored = 40 + 20 * number as i32;
+                let wanted = if range == JPEG { 16 + stored * 219 / 255 } else { stored };
+                assert!(y.iter().all(|sample| (i32::from(*sample) - wanted).abs() <= 2), "{name}: picture {number}");
+                assert!([u, v].into_iter().flatten().all(|sample| sample.abs_diff(128) <= 1), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).into_os_string().into_string().unwrap();
+        let error = |path: &str| PictureReader::open(path).err().unwrap().to_string();
+        assert!(error(&path("none.mp4")).ends_with("none.mp4 as a video: No such file or directory"));
+        std::fs::write(path("text.mp4"), "no video at all\n".repeat(100)).unwrap();
+        assert!(error(&path("text.mp4")).contains("text.mp4 as a video: "));
+        assert!(error("zero\0byte").contains("as a video: "));
+    }
+
+    #[test]
+    fn a_damaged_picture_is_an_error_when_strict() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("damaged.mp4").into_os_string().into_string().unwrap();
+        write(&path, ff::format::Pixel::YUV420P, ff::color::Range::MPEG);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let media = bytes.windows(4).position(|four| four == b"mdat").unwrap() + 4;
+        // Past x264's text and the header of the first slice.
+        let slice = bytes[media..]
+            .windows(3)
+            .position(|three| three[0] == 0 && three[2] == 0x65)
+            .map_or(media + 720, |at| media + at);
+        bytes[slice + 8..slice + 60].fill(0x5a);
+        std::fs::write(&path, bytes).unwrap();
+        let outcome: Result<Vec<_>, _> = PictureReader::open_strict(&path).unwrap().collect();
+        let error = outcome.err().unwrap().to_string();
+        assert!(error.contains("damaged.mp4: after picture "), "{error}");
+        assert!(PictureReader::open(&path).unwrap().all(|picture| picture.is_ok()), "concealed when not strict");
+    }
 }

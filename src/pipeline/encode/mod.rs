@@ -16,7 +16,7 @@ use crate::media::{AccessUnit, ParameterSets, Picture};
 pub struct EncoderSettings {
     /// x264 preset, `ultrafast` to `medium`; none of them changes the parameter sets.
     pub preset: String,
-    /// Constant rate factor, 0 (best) to 51.
+    /// Constant rate factor, 1 (best) to 51.
     pub crf: u8,
     /// The quantiser never falls below this: at 2 fps stills would otherwise fall to QP 1.
     pub qpmin: u8,
@@ -24,6 +24,21 @@ pub struct EncoderSettings {
     pub fps: u32,
 }
 
+/// Measured with x264 164 on one core, two natural scenes at 640x360 and slides of small text at 1280x720, at 2 fps and
+/// an IDR every 12 pictures. Of the 6 ms that a picture may cost the whole server, encoding takes 1.8:
+///
+/// | preset | ms, natural | kB a picture | luma PSNR | ms, slides |
+/// |---|---|---|---|---|
+/// | ultrafast | 1.1-1.4 | 33, 18 | 41.6, 45.8 | |
+/// | superfast | 1.7-2.0 | 19, 11 | 40.9, 45.4 | 3.2 |
+/// | veryfast | 3.3-3.4 | 19, 11 | 41.0, 45.5 | |
+/// | faster | 6-8 | 19, 11 | 41.2, 45.8 | |
+/// | fast, medium | 8-12 | 19, 11 | 41.3, 45.9 | 17 |
+///
+/// x264 aims lower quantisers the longer a picture is shown: with crf 23 nearly all is at `qpmin`. At 20 instead of 10
+/// a picture takes a third fewer bytes and a still one 12 to 45 bytes instead of 600 to 4,000, and text of 14 pixels
+/// stays sharp. From crf 26 on the first picture of a still scene is coarser and is then refined picture by picture,
+/// which saves nothing on slides.
 impl Default for EncoderSettings {
     fn default() -> EncoderSettings {
         EncoderSettings { preset: "superfast".to_owned(), crf: 23, qpmin: 20, fps: 2 }
@@ -32,7 +47,7 @@ impl Default for EncoderSettings {
 
 /// Turns pictures of one canvas into access units, one for one and in order.
 pub trait Encoder: Send {
-    /// Encodes a picture, which must be of the canvas's size.
+    /// Encodes a picture, which must be of the canvas's size. The first is an IDR, asked for or not.
     fn encode(&mut self, picture: &Picture, idr: bool) -> Result<AccessUnit, EncodeError>;
 
     /// Encodes the picture of the last call again. An error before the first picture.

@@ -80,13 +80,13 @@ pub fn idr_pic_id(unit: &AccessUnit, sets: &ParameterSets) -> Option<u32> {
     if kind(nal) != IDR_SLICE {
         return None;
     }
-    let frame_num_bits = frame_num_bits(&sets.sps)?;
+    let number_bits = number_bits(&sets.sps)?;
     let mut header = Bits::of(nal);
     // first_mb_in_slice, slice_type, pic_parameter_set_id
     for _ in 0..3 {
         header.exp_golomb()?;
     }
-    header.take(frame_num_bits)?;
+    header.take(number_bits)?;
     header.exp_golomb()
 }
 
@@ -98,7 +98,7 @@ pub fn ids_clash(before: &AccessUnit, unit: &AccessUnit, sets: &ParameterSets) -
 }
 
 /// Bits of `frame_num`, `log2_max_frame_num_minus4 + 4`, of a progressive 4:2:0 SPS of the High profile (7.3.2.1.1).
-fn frame_num_bits(sps: &[u8]) -> Option<u32> {
+fn number_bits(sps: &[u8]) -> Option<u32> {
     const HIGH: u32 = 100;
     let mut bits = Bits::of(sps);
     let profile = bits.take(8)?;
@@ -113,7 +113,7 @@ fn frame_num_bits(sps: &[u8]) -> Option<u32> {
     if bits.take(2)? & 1 == 1 {
         return None;
     }
-    let frame_num = bits.exp_golomb()? + 4;
+    let count = bits.exp_golomb()? + 4;
     // The picture order type, and for type 0 its bits; type 1 would list offsets.
     match bits.exp_golomb()? {
         0 => bits.exp_golomb()?,
@@ -125,7 +125,7 @@ fn frame_num_bits(sps: &[u8]) -> Option<u32> {
     bits.take(1)?;
     bits.exp_golomb()?;
     bits.exp_golomb()?;
-    (bits.take(1)? == 1 && frame_num <= 16).then_some(frame_num)
+    (bits.take(1)? == 1 && count <= 16).then_some(count)
 }
 
 /// Reads bits of a NAL unit behind its first byte, without the bytes that prevent start codes (7.4.1).

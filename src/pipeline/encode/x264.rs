@@ -61,6 +61,12 @@ impl X264 {
         Ok(X264 { encoder, surface, canvas, sets, options, sent: 0 })
     }
 
+    /// Bytes of memory that an open encoder of this canvas takes, by any preset: 6.1 MB measured at 640x360, 21 MB at
+    /// 1280x720, 44 MB at 1920x1080 (x264 164). What lanes are charged.
+    pub fn bytes(canvas: Canvas) -> u64 {
+        1_300_000 + u64::from(canvas.width) * u64::from(canvas.height) * 43 / 2
+    }
+
     /// What it was opened with, in one line.
     pub fn options(&self) -> &str {
         &self.options
@@ -160,7 +166,8 @@ fn pinned(settings: &EncoderSettings) -> Vec<(&'static str, String)> {
         ("8x8dct", "1"),
         ("ref", "1"),
         ("bframes", "0"),
-        // Fields of the PPS. CAVLC saves a quarter of the time of CABAC for 4 % more bytes.
+        // Fields of the PPS. CAVLC takes a third less time than CABAC for 5 to 10 % more bytes (superfast, 640x360:
+        // 1.8 ms instead of 2.8).
         ("cabac", "0"),
         ("weightp", "0"),
         ("chroma-qp-offset", offset),
@@ -368,6 +375,23 @@ mod tests {
         assert_eq!(units.each_ref().map(|unit| unit.idr), [true, false, true]);
         let shown = decode(encoder.parameter_sets(), &units).unwrap();
         assert!(shown.iter().all(|shown| psnr(&scene, shown) > 38.0));
+        let alone = decode(encoder.parameter_sets(), &units[1..2]);
+        assert!(alone.is_ok_and(|shown| shown.is_empty()), "the second refers to the first");
+    }
+
+    #[test]
+    fn ids_of_idrs_alternate() {
+        let scene = scene(64, 64, 3);
+        let mut encoder = open("superfast", Canvas { width: 64, height: 64 });
+        let first = encoder.encode(&scene, true).unwrap();
+        let between = encoder.repeat(false).unwrap();
+        let second = encoder.repeat(true).unwrap();
+        let other = open("medium", Canvas { width: 64, height: 64 }).encode(&scene, true).unwrap();
+        let sets = encoder.parameter_sets();
+        let ids = [&first, &between, &second, &other].map(|unit| nal::idr_pic_id(unit, sets));
+        assert_eq!(ids, [Some(0), None, Some(1), Some(0)]);
+        assert!(nal::ids_clash(&first, &other, sets) && !nal::ids_clash(&first, &second, sets));
+        assert!(!nal::ids_clash(&between, &between, sets));
     }
 
     #[test]
