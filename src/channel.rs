@@ -62,6 +62,9 @@ mod tests {
         assert_eq!((channel.offer(1), channel.offer(2), channel.offer(3)), (Ok(()), Ok(()), Err(3)));
         assert!(channel.is_full());
         assert_eq!((channel.take(), channel.len()), (Some(1), 1));
-        assert_eq!((channel.offer(3), channel.take(), channel.take(), channel.take()), (Ok(()), Some(2), Some(3), None));
+        assert_eq!(
+            (channel.offer(3), channel.take(), channel.take(), channel.take()),
+            (Ok(()), Some(2), Some(3), None)
+        );
     }
 }

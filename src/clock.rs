@@ -65,9 +65,8 @@ impl Clock for ManualClock {
 
 /// Microseconds since 1970 as RFC 3339 in UTC, with milliseconds: `2026-01-01T10:00:12.503Z`.
 pub fn rfc3339(unix: Micros) -> String {
-    let format = time::macros::format_description!(
-        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
-    );
+    let format =
+        time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix.0) * 1000)
         .ok()
         .and_then(|time| time.format(format).ok())

@@ -326,7 +326,9 @@ pub fn parse_size(text: &str) -> Result<Canvas, String> {
 /// Reads secrets: `NAME`, or the file that `path` names. Entries have a comma or a line end between them.
 pub fn secrets(name: &str, path: Option<&Path>) -> Result<Vec<String>, ConfigError> {
     let text = match path {
-        Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?
+        }
         None => std::env::var(name).unwrap_or_default(),
     };
     Ok(text.split([',', '\n', '\r']).map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect())

@@ -194,7 +194,8 @@ impl Metrics {
         };
         for kind in [Kind::Webcam, Kind::Screenshare] {
             for reason in DiscardReason::ALL {
-                metrics.captures_discarded.get_or_create(&LossLabel { kind: kind.name(), reason: reason.name() });
+                let _ =
+                    metrics.captures_discarded.get_or_create(&LossLabel { kind: kind.name(), reason: reason.name() });
             }
         }
         metrics.register();

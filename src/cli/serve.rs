@@ -25,7 +25,8 @@ const SUSPEND_LIMIT: Duration = Duration::from_secs(7);
 /// Text that names the option and the way out.
 pub fn run(config: Config) -> Result<ExitCode, String> {
     start_log(&config)?;
-    let tokens = secrets("TILECAST_INGEST_TOKEN", config.ingest_token_file.as_deref()).map_err(|error| error.to_string())?;
+    let tokens =
+        secrets("TILECAST_INGEST_TOKEN", config.ingest_token_file.as_deref()).map_err(|error| error.to_string())?;
     let tokens = IngestTokens::new(&tokens);
     if tokens.is_empty() && !config.insecure && !config.listen.ip().is_loopback() {
         return Err(format!(
@@ -107,7 +108,8 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
 fn start_log(config: &Config) -> Result<(), String> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)
         .map_err(|error| format!("--log-level {}: {error}", config.log_level))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
     // A second start in one process (a test) keeps the first log.
     let _ = match config.log {
         LogForm::Text => log.try_init(),

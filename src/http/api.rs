@@ -62,11 +62,15 @@ pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, S
         match key.as_str() {
             "state" => manifests.retain(|manifest| manifest.state.name() == value),
             "bot_id" => manifests.retain(|manifest| manifest.bot_id.as_deref() == Some(value)),
-            "since" => manifests.retain(|manifest| manifest.origin.as_deref().is_some_and(|origin| origin >= value.as_str())),
+            "since" => {
+                manifests.retain(|manifest| manifest.origin.as_deref().is_some_and(|origin| origin >= value.as_str()))
+            }
             "limit" => {
-                limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
-                    ApiError::bad_request(format!("limit is a number from 1 to {LIMIT_MAX}"))
-                })?;
+                limit = value
+                    .parse()
+                    .ok()
+                    .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+                    .ok_or_else(|| ApiError::bad_request(format!("limit is a number from 1 to {LIMIT_MAX}")))?;
             }
             "cursor" => after = Some(read_cursor(value)?),
             key => match key.strip_prefix("metadata.") {

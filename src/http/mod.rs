@@ -69,7 +69,12 @@ pub fn internal(app: App) -> Router {
         .with_state(app)
 }
 
-async fn serve_media(State(app): State<App>, method: Method, Path(tail): Path<String>, headers: HeaderMap) -> Response<Body> {
+async fn serve_media(
+    State(app): State<App>,
+    method: Method,
+    Path(tail): Path<String>,
+    headers: HeaderMap,
+) -> Response<Body> {
     let root = object_store::path::Path::default();
     match media::key(&root, &tail) {
         Some(key) => media::object(&*app.pipeline.objects.store, &key, &headers, &method).await,

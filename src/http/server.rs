@@ -76,7 +76,13 @@ impl Drop for Wire {
 }
 
 /// Serves `router` until `stop`; then no connection is taken, and those open have a few seconds to end.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, half_total: Arc<AtomicU64>, mut stop: Stopped) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    half_total: Arc<AtomicU64>,
+    mut stop: Stopped,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

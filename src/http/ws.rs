@@ -189,7 +189,9 @@ fn close_for(app: &App, error: axum::Error) -> Option<Close> {
             app.pipeline.metrics.rejected("not_utf8");
             Some(Close(1007, "a text message is not UTF-8".to_owned()))
         }
-        Ok(Error::Protocol(error)) if !matches!(error, tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+        Ok(Error::Protocol(error))
+            if !matches!(error, tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) =>
+        {
             app.pipeline.metrics.rejected("protocol");
             Some(Close(1002, error.to_string()))
         }

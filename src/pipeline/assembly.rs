@@ -73,7 +73,13 @@ pub enum AssemblyError {
 pub type Asked = (AssembleJob, oneshot::Sender<Result<Option<Mp4Manifest>, AssemblyError>>);
 
 /// The thread's life: ends when every sender is gone.
-pub fn run(jobs: &Receiver<Asked>, settings: &EncoderSettings, segment_ticks: u32, clock: &dyn Clock, metrics: &Metrics) {
+pub fn run(
+    jobs: &Receiver<Asked>,
+    settings: &EncoderSettings,
+    segment_ticks: u32,
+    clock: &dyn Clock,
+    metrics: &Metrics,
+) {
     // Live tracks come first: this thread takes what they leave. Where the kernel refuses, it is as fast as they are.
     let _ = rustix::process::setpriority_process(None, 10);
     while let Ok((job, answer)) = jobs.recv() {
@@ -84,7 +90,11 @@ pub fn run(jobs: &Receiver<Asked>, settings: &EncoderSettings, segment_ticks: u3
     }
 }
 
-fn finish(job: &AssembleJob, settings: &EncoderSettings, segment_ticks: u32) -> Result<Option<Mp4Manifest>, AssemblyError> {
+fn finish(
+    job: &AssembleJob,
+    settings: &EncoderSettings,
+    segment_ticks: u32,
+) -> Result<Option<Mp4Manifest>, AssemblyError> {
     write_ticks(job)?;
     let Some(canvas) = job.canvas.filter(|_| job.mp4) else { return Ok(None) };
     let filler = Filler::black(settings, canvas, segment_ticks)?;
@@ -113,7 +123,13 @@ fn finish(job: &AssembleJob, settings: &EncoderSettings, segment_ticks: u32) -> 
     let mut out = File::create(&path).map_err(at(&path))?;
     let done = assemble(&mut out, &movie, &spans)?;
     out.sync_all().map_err(at(&path))?;
-    Ok(Some(Mp4Manifest { path: MP4.to_owned(), from_tick: 0, ticks: done.ticks, bytes: done.bytes, sha256: done.sha256 }))
+    Ok(Some(Mp4Manifest {
+        path: MP4.to_owned(),
+        from_tick: 0,
+        ticks: done.ticks,
+        bytes: done.bytes,
+        sha256: done.sha256,
+    }))
 }
 
 /// What each tick of the MP4 shows: the journals' runs, and between them the gaps.
@@ -159,7 +175,12 @@ fn write_run(out: &mut impl Write, run: &Run) -> std::io::Result<()> {
 }
 
 /// The ticks `from..to`, which are in no segment, split where their reason changes.
-fn fill(job: &AssembleJob, from: Tick, to: Tick, put: &mut impl FnMut(Run) -> Result<(), AssemblyError>) -> Result<(), AssemblyError> {
+fn fill(
+    job: &AssembleJob,
+    from: Tick,
+    to: Tick,
+    put: &mut impl FnMut(Run) -> Result<(), AssemblyError>,
+) -> Result<(), AssemblyError> {
     let mut tick = from;
     while tick < to {
         let gap = job.gaps.iter().find(|gap| (gap.from_tick..gap.to_tick).contains(&tick));
@@ -176,4 +197,3 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> AssemblyError {
     let path = path.to_owned();
     move |source| AssemblyError::Io { path, source }
 }
-

@@ -23,7 +23,9 @@ pub struct Charge(OwnedSemaphorePermit);
 impl Budget {
     /// A budget of `bytes`.
     pub fn new(bytes: u64) -> Budget {
-        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize) as u32);
+        let units = u32::try_from(bytes / UNIT)
+            .unwrap_or(u32::MAX)
+            .clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize) as u32);
         Budget { free: Arc::new(Semaphore::new(units as usize)), units }
     }
 

@@ -139,7 +139,8 @@ impl Keeper {
             return;
         }
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-        put(&self.pipeline, &self.recording, format!("{}/recording.json", self.recording.key), Source::Bytes(&text)).await;
+        put(&self.pipeline, &self.recording, format!("{}/recording.json", self.recording.key), Source::Bytes(&text))
+            .await;
         self.manifest = Some(manifest);
     }
 
@@ -218,7 +219,8 @@ impl Keeper {
             Err(error) => {
                 tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
                 self.recording.note_uploads(0, Some(format!("{}: {error}", lane.track)));
-                self.recording.event("assembly_failed", serde_json::json!({ "track": lane.track, "error": error.to_string() }));
+                self.recording
+                    .event("assembly_failed", serde_json::json!({ "track": lane.track, "error": error.to_string() }));
             }
         }
     }

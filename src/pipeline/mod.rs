@@ -33,7 +33,7 @@ use crate::media::{Grid, Kind, Micros};
 use crate::metrics::{Levels, Metrics};
 use crate::shutdown::{Stop, Stopped};
 
-use assembly::{ASSEMBLE_JOBS_MAX, AssembleJob, Asked, AssemblyError};
+use assembly::{ASSEMBLE_JOBS_MAX, Asked, AssembleJob, AssemblyError};
 use budget::Budget;
 use encode::EncoderSettings;
 use ingest::decode::Ingest;
@@ -43,11 +43,11 @@ use lane::{Lane, LaneParts, Lists};
 use recording::{Recording, Refused};
 use registry::Registry;
 use schedule::ReadyList;
+use store::keys;
 use store::manifest::{Mp4Manifest, State};
 use store::objects::Objects;
 use store::spool::TrackSpool;
 use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
-use store::keys;
 use timeline::Rules;
 use track::{TrackSettings, TrackWriter};
 
@@ -207,7 +207,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the recording or the process has as many lanes as it may.
-    pub fn open_lane(self: &Arc<Self>, recording: &Recording, participant: &Participant, kind: Kind) -> Result<Arc<Lane>, Refused> {
+    pub fn open_lane(
+        self: &Arc<Self>,
+        recording: &Recording,
+        participant: &Participant,
+        kind: Kind,
+    ) -> Result<Arc<Lane>, Refused> {
         recording.lane(participant, kind, self.config.recording_lanes_max as usize, |recording| {
             self.lanes_open.fetch_update(SeqCst, SeqCst, |open| (open < self.lanes_max).then_some(open + 1)).ok()?;
             Some(self.new_lane(recording, &participant.id, kind))
@@ -323,7 +328,8 @@ impl Pipeline {
             ..Levels::default()
         };
         let (mut captures, mut pictures) = (0, 0);
-        let mut states = [State::Live, State::Suspended, State::Finishing, State::Finished].map(|state| (state.name(), 0));
+        let mut states =
+            [State::Live, State::Suspended, State::Finishing, State::Finished].map(|state| (state.name(), 0));
         for recording in self.registry.all() {
             levels.sockets += recording.now().sockets as u64;
             for (waiting, decoded) in recording.lanes().iter().map(|lane| lane.depths()) {
@@ -377,7 +383,10 @@ impl std::fmt::Debug for Pipeline {
 }
 
 fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
-    thread::Builder::new().name(name.clone()).spawn(work).map_err(|error| format!("cannot start thread {name}: {error}"))
+    thread::Builder::new()
+        .name(name.clone())
+        .spawn(work)
+        .map_err(|error| format!("cannot start thread {name}: {error}"))
 }
 
 fn join(threads: &mut Vec<JoinHandle<()>>) {

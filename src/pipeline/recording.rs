@@ -16,8 +16,8 @@ use crate::media::{GapReason, Grid, Kind, Micros};
 use super::ingest::protocol::{Context, Participant, ParticipantMessage, Timestamp};
 use super::lane::{Lane, Order};
 use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, TrackManifest};
-use super::timeline::clock::{RecordingClock, Verdict};
 use super::timeline::Mark;
+use super::timeline::clock::{RecordingClock, Verdict};
 
 /// Event lines that wait for the sync thread; further ones are counted, and the count is an event.
 const EVENTS_WAITING_MAX: usize = 4096;
@@ -107,7 +107,15 @@ impl Refused {
 
 impl Recording {
     /// A recording that no socket has reached yet.
-    pub fn new(id: String, tenant: Option<String>, continues: Option<String>, key: String, spool: PathBuf, grid: Grid, now: Micros) -> Recording {
+    pub fn new(
+        id: String,
+        tenant: Option<String>,
+        continues: Option<String>,
+        key: String,
+        spool: PathBuf,
+        grid: Grid,
+        now: Micros,
+    ) -> Recording {
         Recording {
             id,
             tenant,
@@ -198,7 +206,8 @@ impl Recording {
         let rebased = inner.clock.take_event();
         if let Some(event) = rebased {
             let at = inner.clock.newest();
-            let detail = serde_json::json!({ "from_relative": event.from.as_secs_f64(), "to_time": event.to.as_secs_f64() });
+            let detail =
+                serde_json::json!({ "from_relative": event.from.as_secs_f64(), "to_time": event.to.as_secs_f64() });
             self.note(&mut inner, at, "clock_rebased", None, detail);
         }
         (verdict, inner.clock.newest())

@@ -27,7 +27,11 @@ impl Registry {
 
     /// The recording that takes media for `id`, made by `make(id, continues, key)` where there is none. A finished
     /// recording is never changed: what comes after its end opens `id~2`, then `id~3`.
-    pub fn open(&self, id: &str, make: impl FnOnce(String, Option<String>, String) -> Recording) -> (Arc<Recording>, bool) {
+    pub fn open(
+        &self,
+        id: &str,
+        make: impl FnOnce(String, Option<String>, String) -> Recording,
+    ) -> (Arc<Recording>, bool) {
         let mut inner = self.lock();
         let mut continues = None;
         for n in 1.. {
@@ -90,7 +94,9 @@ mod tests {
         let registry = Registry::default();
         let grid = Grid { fps: 2, part_ticks: 2, segment_ticks: 12 };
         let open = |id: &str| {
-            registry.open(id, |id, continues, key| Recording::new(id, None, continues, key, "spool".into(), grid, Micros(0)))
+            registry.open(id, |id, continues, key| {
+                Recording::new(id, None, continues, key, "spool".into(), grid, Micros(0))
+            })
         };
         let (first, is_new) = open("a/b");
         assert!(is_new && first.continues.is_none());

@@ -18,9 +18,6 @@ use super::recording::{Recording, SocketState};
 use super::shed::Patience;
 use super::timeline::clock::Verdict;
 
-/// Base64 characters that hold a PNG's signature and IHDR.
-const HEADER_CHARS: usize = 48;
-
 /// A capture that wants into a lane.
 pub struct Offer {
     /// Where it belongs.
@@ -39,6 +36,11 @@ pub enum Accepted {
     Offers(Vec<Offer>),
     /// The socket is to be closed, with this WebSocket close code and reason.
     Close(u16, &'static str),
+}
+
+/// What a picture's IHDR says, if it has one that can be read.
+fn header_of(base64: &str) -> Option<png::Header> {
+    png::header(&png::base64_prefix(base64, png::HEADER_BYTES).ok()?).ok()
 }
 
 /// One socket's view.
@@ -79,26 +81,27 @@ impl Session {
     pub fn accept(&mut self, text: &Bytes) -> Accepted {
         let start = self.pipeline.clock.mono();
         self.pipeline.metrics.bytes_received.inc_by(text.len() as u64);
-        let accepted = match std::str::from_utf8(text).map_err(|_| None).and_then(|text| protocol::parse(text).map_err(Some)) {
-            Ok(message) => {
-                self.log_first(&message, text.len());
-                match message {
-                    Message::Picture(message) => self.picture(*message, text, start),
-                    Message::Participant(message) => {
-                        if let Some(recording) = self.recording(&message.context) {
-                            let at = message.timestamp.relative.unwrap_or_default();
-                            recording.participant_event(&message, at);
+        let accepted =
+            match std::str::from_utf8(text).map_err(|_| None).and_then(|text| protocol::parse(text).map_err(Some)) {
+                Ok(message) => {
+                    self.log_first(&message, text.len());
+                    match message {
+                        Message::Picture(message) => self.picture(*message, text, start),
+                        Message::Participant(message) => {
+                            if let Some(recording) = self.recording(&message.context) {
+                                let at = message.timestamp.relative.unwrap_or_default();
+                                recording.participant_event(&message, at);
+                            }
+                            Accepted::Offers(Vec::new())
                         }
-                        Accepted::Offers(Vec::new())
-                    }
-                    Message::Other(event) => {
-                        self.pipeline.metrics.ignored(&event);
-                        Accepted::Offers(Vec::new())
+                        Message::Other(event) => {
+                            self.pipeline.metrics.ignored(&event);
+                            Accepted::Offers(Vec::new())
+                        }
                     }
                 }
-            }
-            Err(error) => self.reject(error.as_ref(), text.len()),
-        };
+                Err(error) => self.reject(error.as_ref(), text.len()),
+            };
         self.pipeline.metrics.took(Stage::Parse, self.pipeline.clock.mono() - start);
         accepted
     }
@@ -112,9 +115,10 @@ impl Session {
             tracing::warn!(bytes, kind = name, so_far = self.bad, "not a message of a bot");
         }
         match error {
-            Some(ProtocolError::Legacy) => {
-                Accepted::Close(1003, "legacy protocol v1.10: subscribe video_separate_png.data to a websocket endpoint")
-            }
+            Some(ProtocolError::Legacy) => Accepted::Close(
+                1003,
+                "legacy protocol v1.10: subscribe video_separate_png.data to a websocket endpoint",
+            ),
             _ => Accepted::Offers(Vec::new()),
         }
     }
@@ -126,7 +130,7 @@ impl Session {
         }
         match message {
             Message::Picture(picture) => {
-                let header = png::header(&png::base64_prefix(&picture.buffer, HEADER_CHARS)).ok();
+                let header = header_of(&picture.buffer);
                 tracing::info!(
                     recording = picture.context.recording_id,
                     kind = picture.kind.name(),
@@ -148,7 +152,9 @@ impl Session {
                     "first message of a socket: a participant event"
                 );
             }
-            Message::Other(event) => tracing::info!(event = &**event, bytes, "first message of a socket: another event"),
+            Message::Other(event) => {
+                tracing::info!(event = &**event, bytes, "first message of a socket: another event")
+            }
         }
     }
 
@@ -206,7 +212,7 @@ impl Session {
                 return none();
             }
         };
-        let header = png::header(&png::base64_prefix(&message.buffer, HEADER_CHARS));
+        let header = header_of(&message.buffer);
         let base64 = match message.buffer {
             Cow::Borrowed(buffer) => text.slice_ref(buffer.as_bytes()),
             Cow::Owned(buffer) => Bytes::from(buffer),

@@ -13,7 +13,7 @@ use crate::metrics::{Metrics, Stage};
 use super::encode::canvas::{Fitter, choose};
 use super::encode::filler::Filler;
 use super::encode::x264::X264;
-use super::encode::{EncodeError, Encoder, EncoderSettings};
+use super::encode::{EncodeError, Encoder, EncoderSettings, nal};
 use super::lane::{Arrived, Lane, Order, View};
 use super::package::boxes::{self, Track};
 use super::package::segmenter::{Part, Segmenter};
@@ -58,6 +58,15 @@ struct Opened {
     shown: Option<Arc<Picture>>,
 }
 
+/// A prepared GOP in use.
+struct Gop {
+    filler: Arc<Filler>,
+    /// What its IDR has to differ from.
+    before: Option<u32>,
+    /// Units used since its IDR.
+    used: usize,
+}
+
 /// Writes one track.
 pub struct TrackWriter {
     settings: TrackSettings,
@@ -74,8 +83,10 @@ pub struct TrackWriter {
     /// The runs of the part that is being collected.
     runs: VecDeque<Run>,
     last_at: Micros,
-    /// The prepared GOP of the gap that is open, and how many of its units were used.
-    filler: Option<(Arc<Filler>, usize)>,
+    /// The prepared GOP of the gap that is open.
+    filler: Option<Gop>,
+    /// `idr_pic_id` of the last unit, where that was an IDR: two in a row must differ (H.264, 7.4.3).
+    last_idr: Option<u32>,
 }
 
 /// Why a tick could not be written.
@@ -101,12 +112,13 @@ impl TrackWriter {
             steps: Vec::new(),
             canvas: None,
             opened: None,
-            fitter: Fitter::default(),
+            fitter: Fitter::new(),
             shown: None,
             epoch: None,
             runs: VecDeque::new(),
             last_at: Micros(0),
             filler: None,
+            last_idr: None,
         }
     }
 
@@ -228,7 +240,7 @@ impl TrackWriter {
             let encoder = X264::open(&self.settings.encoder, canvas)?;
             let sets = encoder.parameter_sets();
             let init = boxes::init_segment(&Track { canvas, fps: self.settings.grid.fps, sets });
-            let codecs = boxes::codecs(sets);
+            let codecs = nal::codecs(sets);
             let options = encoder.options().to_owned();
             lane.view(|view| (view.canvas, view.codecs) = (Some(canvas), Some(codecs)));
             self.opened = Some(Opened { canvas, encoder: Box::new(encoder), options, init, shown: None });
@@ -270,10 +282,15 @@ impl TrackWriter {
             opened.encoder.repeat(idr)?
         } else {
             let fitted = self.fitter.fit(wanted, opened.canvas)?;
-            let unit = opened.encoder.encode(&fitted, idr)?;
+            let unit = opened.encoder.encode(fitted, idr)?;
             opened.shown = Some(Arc::clone(wanted));
             unit
         };
+        let clashes = unit.idr
+            && self.last_idr.is_some()
+            && nal::idr_pic_id(&unit, opened.encoder.parameter_sets()) == self.last_idr;
+        // The next IDR of an encoder has another id.
+        let unit = if clashes { opened.encoder.repeat(true)? } else { unit };
         self.metrics.took(Stage::Encode, self.clock.mono() - start);
         Ok(unit)
     }
@@ -286,19 +303,19 @@ impl TrackWriter {
             let filler = match (self.settings.fill, &self.shown) {
                 (Fill::Hold, Some(shown)) => {
                     let fitted = self.fitter.fit(shown, opened.canvas)?;
-                    Arc::new(Filler::prepare(encoder, opened.canvas, &fitted, ticks)?)
+                    Arc::new(Filler::prepare(encoder, opened.canvas, fitted, ticks)?)
                 }
                 _ => Filler::black(encoder, opened.canvas, ticks)?,
             };
-            self.filler = Some((filler, 0));
+            self.filler = Some(Gop { filler, before: self.last_idr, used: 0 });
         }
         let needs_idr = self.segmenter.needs_idr(tick);
-        let (filler, used) = self.filler.as_mut().expect("prepared above");
+        let gop = self.filler.as_mut().expect("prepared above");
         if needs_idr {
-            *used = 0;
+            (gop.before, gop.used) = (self.last_idr, 0);
         }
-        let unit = filler.unit(*used).clone();
-        *used += 1;
+        let unit = gop.filler.gop(gop.before)[gop.used].clone();
+        gop.used += 1;
         Ok(unit)
     }
 
@@ -306,6 +323,9 @@ impl TrackWriter {
     fn push(&mut self, lane: &Arc<Lane>, run: Run, unit: Result<AccessUnit, WriteError>) {
         let tick = run.tick;
         self.runs.push_back(run);
+        if let (Ok(unit), Some(opened)) = (&unit, &self.opened) {
+            self.last_idr = unit.idr.then(|| nal::idr_pic_id(unit, opened.encoder.parameter_sets())).flatten();
+        }
         let part = unit.and_then(|unit| Ok(self.segmenter.push(tick, unit)?));
         match part.map(|part| part.map_or(Ok(()), |part| self.append(lane, &part))) {
             Ok(Ok(())) => {}

@@ -228,7 +228,7 @@ mod tests {
         template.write_base64(label, &mut text);
         assert_eq!(text.len(), template.base64_len());
         let mut png = Vec::new();
-        decode_base64(&text, &mut png).unwrap();
+        decode_base64(text.as_bytes(), &mut png).unwrap();
         png
     }
 

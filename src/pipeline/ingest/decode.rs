@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::media::Picture;
 
 use super::Capture;
-use super::png::{PngDecoder, PngError};
+use super::png::{PngDecoder, PngError, decode_base64};
 
 /// What a lane remembers of its last capture.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Ingest {
             let png_bytes = capture.base64.len() as u64 / 4 * 3;
             return Ok(Decoded { picture: Arc::clone(picture), png_bytes, same: true });
         }
-        super::png::base64(&capture.base64, &mut self.png)?;
+        decode_base64(&capture.base64, &mut self.png)?;
         let picture = Arc::new(self.decoder.decode(&self.png)?);
         last.0 = Some((hash, Arc::clone(&picture)));
         Ok(Decoded { picture, png_bytes: self.png.len() as u64, same: false })

@@ -630,7 +630,7 @@ mod tests {
             ("a", Err(PngError::BadBase64)),
         ] {
             let mut bytes = b"left over".to_vec();
-            assert_eq!(decode_base64(text, &mut bytes).map(|()| &bytes[..]), expected, "{text}");
+            assert_eq!(decode_base64(text.as_bytes(), &mut bytes).map(|()| &bytes[..]), expected, "{text}");
         }
         assert_eq!(base64_prefix("aGVsbG8=", 3).unwrap(), b"hel");
         assert_eq!(base64_prefix("aGVsbG8=", 4).unwrap(), b"hello");

@@ -168,7 +168,10 @@ mod tests {
         ] {
             push_run(&mut runs, run);
         }
-        assert_eq!(runs.iter().map(|run| (run.tick, run.n)).collect::<Vec<_>>(), [(0, 1), (1, 1), (2, 2), (4, 1), (5, 2)]);
+        assert_eq!(
+            runs.iter().map(|run| (run.tick, run.n)).collect::<Vec<_>>(),
+            [(0, 1), (1, 1), (2, 2), (4, 1), (5, 2)]
+        );
         let kinds: Vec<_> = kinds(&runs).into_iter().map(|run| run.n).collect();
         assert_eq!(kinds, [2, 2, 3]);
     }

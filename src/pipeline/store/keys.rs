@@ -16,7 +16,9 @@ pub fn component(id: &str) -> String {
 /// The folder of a recording: its id as a component, and behind it `~2` and up where it goes on after its end.
 pub fn recording(id: &str) -> String {
     match id.rsplit_once('~') {
-        Some((base, n)) if !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()) => format!("{}~{n}", component(base)),
+        Some((base, n)) if !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{}~{n}", component(base))
+        }
         _ => component(id),
     }
 }

@@ -1,4 +1,8 @@
-//! Spool on disk -> object: keys, journal, upload.
+//! Spool on disk -> object: keys, journal, durability, upload.
 
+pub mod journal;
 pub mod keys;
 pub mod manifest;
+pub mod objects;
+pub mod spool;
+pub mod sync;

@@ -55,7 +55,9 @@ impl Objects {
             None => address,
             Some(("file", path)) => path,
             Some((scheme, _)) => {
-                return Err(format!("--store {address}: `{scheme}://` is not built in yet; give a folder or file:///..."));
+                return Err(format!(
+                    "--store {address}: `{scheme}://` is not built in yet; give a folder or file:///..."
+                ));
             }
         };
         std::fs::create_dir_all(path).map_err(|error| format!("--store {address}: cannot make the folder: {error}"))?;

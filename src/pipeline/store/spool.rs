@@ -15,8 +15,8 @@ use crate::media::{Micros, Tick};
 use crate::pipeline::package::segmenter::Part;
 
 use super::journal::{self, EpochLine, PartLine, Run, SPOOL_VERSION, SegmentLine};
-use super::sync::SyncJob;
 use super::keys;
+use super::sync::SyncJob;
 
 /// The journal of an epoch, in its folder.
 pub const JOURNAL: &str = "journal.jsonl";
@@ -126,7 +126,12 @@ impl EpochWriter {
     ///
     /// # Errors
     /// Of the file system; the part is then not part of the epoch, and the epoch must not be written any further.
-    pub fn append(&mut self, part: &Part, books: PartBooks<'_>, when_closed: impl FnOnce() -> WhenClosed) -> io::Result<()> {
+    pub fn append(
+        &mut self,
+        part: &Part,
+        books: PartBooks<'_>,
+        when_closed: impl FnOnce() -> WhenClosed,
+    ) -> io::Result<()> {
         if part.opens || self.open.is_none() {
             self.open = Some(self.create_segment(part)?);
         }
@@ -254,7 +259,10 @@ mod tests {
         assert_eq!((closed.line.first_tick, closed.line.ticks, closed.line.bytes), (2, 4, 6));
         assert_eq!(closed.line.runs, [journal::KindRun { kind: journal::RunKind::Held, n: 4 }]);
         let parts: Vec<PartLine> = read_lines(&dir.path().join("0000002-abc234").join(JOURNAL), 1).unwrap();
-        assert_eq!(parts.iter().map(|p| (p.offset, p.bytes, p.closes)).collect::<Vec<_>>(), [(0, 3, false), (3, 3, true)]);
+        assert_eq!(
+            parts.iter().map(|p| (p.offset, p.bytes, p.closes)).collect::<Vec<_>>(),
+            [(0, 3, false), (3, 3, true)]
+        );
         assert_eq!(parts[1].sha256, closed.line.sha256);
         assert_eq!(parts[1].ledger, ledger);
         assert_eq!(fs::read(dir.path().join(keys::init(b"init"))).unwrap(), b"init");

@@ -83,8 +83,7 @@ pub fn header_within(first_bytes: &[u8], limits: &Limits) -> Result<Header, PngE
 ///
 /// # Errors
 /// `BadBase64`; the buffer's content is then of no meaning.
-pub fn decode_base64(text: &str, into: &mut Vec<u8>) -> Result<(), PngError> {
-    let text = text.as_bytes();
+pub fn decode_base64(text: &[u8], into: &mut Vec<u8>) -> Result<(), PngError> {
     let bare = match text {
         [bare @ .., b'=', b'='] | [bare @ .., b'='] if text.len().is_multiple_of(4) => bare,
         bare => bare,
@@ -100,7 +99,7 @@ pub fn decode_base64(text: &str, into: &mut Vec<u8>) -> Result<(), PngError> {
 pub fn base64_prefix(text: &str, bytes: usize) -> Result<Vec<u8>, PngError> {
     let whole = bytes.div_ceil(3) * 4;
     let mut prefix = Vec::new();
-    decode_base64(if whole < text.len() { text.get(..whole).ok_or(PngError::BadBase64)? } else { text }, &mut prefix)?;
+    decode_base64(&text.as_bytes()[..whole.min(text.len())], &mut prefix)?;
     Ok(prefix)
 }
 
