@@ -22,8 +22,8 @@ export class Tile {
     this.head = el("i", { className: "head" });
     this.strip = el("div", { className: "strip", "aria-hidden": "true", onclick: (event) => this.seekAt(event) });
     this.widen = el("button", { type: "button", className: "widen", "aria-pressed": "false", onclick: () => this.toggle() }, "Enlarge");
-    const screen = el("div", { className: "screen" }, this.video, this.cover, this.badge, this.widen);
-    const title = el("div", { className: "title" }, this.name, this.kind);
+    const screen = el("div", { className: "screen" }, this.video, this.cover, this.widen);
+    const title = el("div", { className: "title" }, this.name, this.kind, this.badge);
     this.element = el("article", { className: `tile ${track.kind}`, "data-track": track.track });
     this.element.append(screen, this.strip, title, this.facts, this.ledger, this.gaps, this.files);
     this.seek = context.seek;
@@ -116,7 +116,8 @@ export class Tile {
     }
     const behind = media - video.currentTime;
     if (Math.abs(behind) > (running ? FAR : CLOSE)) {
-      if (!video.seeking) video.currentTime = media;
+      // A little inside the tick, or rounding shows the one before.
+      if (!video.seeking) video.currentTime = media + 0.002;
     } else if (running) {
       const rate = Math.abs(behind) < CLOSE ? 1 : 1 + Math.max(-0.1, Math.min(0.1, behind / 2));
       if (Math.abs(video.playbackRate - rate) > 0.01) video.playbackRate = rate;
