@@ -74,6 +74,7 @@ struct Fake {
     started: Instant,
     head_start_ticks: Tick,
     failing: AtomicBool,
+    locked: AtomicBool,
 }
 
 /// A running fake; it ends with the runtime of its test.
@@ -94,18 +95,24 @@ impl FakeServer {
             }
         }
         let store = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
-        let (started, failing) = (Instant::now(), AtomicBool::new(false));
-        let fake = Arc::new(Fake { store, _dir: dir, recordings, started, head_start_ticks, failing });
+        let (started, failing, locked) = (Instant::now(), AtomicBool::new(false), AtomicBool::new(false));
+        let fake = Arc::new(Fake { store, _dir: dir, recordings, started, head_start_ticks, failing, locked });
         let router = Router::new()
             .route("/api/v1/recordings", get(list))
             .route("/api/v1/recordings/{id}", get(one))
             .route("/media/{*tail}", any(object))
+            .layer(axum::middleware::from_fn_with_state(fake.clone(), guard))
             .with_state(fake.clone())
             .merge(web::router());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
         FakeServer { url, fake }
+    }
+
+    /// From now on the API and the media ask for the token `sesame`.
+    pub fn lock(&self) {
+        self.fake.locked.store(true, Ordering::Relaxed);
     }
 
     /// From now on the API answers 500.
@@ -249,6 +256,14 @@ impl Fake {
 }
 
 type Shared = State<Arc<Fake>>;
+
+async fn guard(State(fake): Shared, request: Request, next: axum::middleware::Next) -> Response {
+    let token = request.headers().get("authorization").is_some_and(|value| value == "Bearer sesame");
+    if fake.locked.load(Ordering::Relaxed) && !token {
+        return ApiError::new(axum::http::StatusCode::UNAUTHORIZED, "a token is needed").into_response();
+    }
+    next.run(request).await
+}
 
 async fn list(State(fake): Shared) -> Result<Json<Value>, ApiError> {
     let summary = |recording: &FakeRecording| {

@@ -179,6 +179,24 @@ async fn without_hls_js_the_browser_plays_what_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_server_is_opened_with_its_token() {
+    let server = FakeServer::start(vec![finished()], 0).await;
+    server.lock();
+    let browser = Browser::start().await;
+    let mut page = browser.page().await;
+    page.goto(&server.url).await;
+    page.wait_for("!document.getElementById('locked').hidden", PATIENCE).await;
+    let enter = "token.value = 'sesame'; document.querySelector('#locked button').click()";
+    page.eval(enter).await;
+    page.wait_for("document.querySelectorAll('.tile').length === 3", PATIENCE).await;
+    // Without hls.js there is no way to send a token with media.
+    if web::has_player() {
+        page.eval(READER).await;
+        page.wait_for("tickOf(document.querySelector('video')) > 1", PATIENCE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_to_show_and_a_failing_server_are_said_in_words() {
     let server = FakeServer::start(Vec::new(), 0).await;
     let browser = Browser::start().await;
@@ -188,6 +206,11 @@ async fn nothing_to_show_and_a_failing_server_are_said_in_words() {
     let text = page.eval("document.body.innerText").await;
     let address = format!("{}ws/recall/", server.url.replace("http:", "ws:"));
     assert!(text.as_str().unwrap().contains(&address), "{text}");
+    let background = "getComputedStyle(document.body).backgroundColor";
+    page.colour_scheme("light").await;
+    let light = page.eval(background).await;
+    page.colour_scheme("dark").await;
+    assert_ne!(page.eval(background).await, light);
     page.goto(&format!("{}?recording=none", server.url)).await;
     page.wait_for("document.querySelector('main .notice')?.textContent.includes('no recording none')", PATIENCE).await;
     server.fail();
