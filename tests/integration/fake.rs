@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tilecast::http::error::ApiError;
 use tilecast::http::{media, web};
 use tilecast::ledger::Ledger;
-use tilecast::media::{Kind, Tick};
+use tilecast::media::{GapReason, Kind, Tick};
 use tilecast::pipeline::store::manifest::{
     Gap, Manifest, Mp4Manifest, ParticipantManifest, State as Life, TrackManifest,
 };
@@ -26,6 +26,8 @@ use tilecast::pipeline::store::manifest::{
 use crate::pattern;
 
 const FPS: Tick = 2;
+const WIDTH: u32 = 640;
+const HEIGHT: u32 = 360;
 /// Short cells, so that a test sees several of them.
 const SEGMENT_TICKS: Tick = 4;
 const ORIGIN_MS: i64 = 1_767_261_600_000;
@@ -55,6 +57,10 @@ impl FakeTrack {
         }
     }
 
+    fn in_hole(&self, tick: Tick) -> bool {
+        self.hole.is_some_and(|(from, to)| (from..to).contains(&tick))
+    }
+
     pub fn folder(&self) -> String {
         format!("{}-{}", self.participant, self.kind)
     }
@@ -65,6 +71,12 @@ pub struct FakeRecording {
     pub id: &'static str,
     pub life: Life,
     pub tracks: Vec<FakeTrack>,
+}
+
+impl FakeRecording {
+    fn end_tick(&self) -> Tick {
+        self.tracks.iter().map(|track| track.end_tick).max().unwrap_or(0)
+    }
 }
 
 struct Fake {
@@ -91,7 +103,10 @@ impl FakeServer {
             for track in &recording.tracks {
                 let folder = dir.path().join(recording.id).join(track.folder());
                 std::fs::create_dir_all(&folder).unwrap();
-                encode(&folder, track);
+                encode_segments(&folder, track);
+                if recording.life == Life::Finished {
+                    encode_mp4(&folder, track, recording.end_tick());
+                }
             }
         }
         let store = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
@@ -122,40 +137,43 @@ impl FakeServer {
 }
 
 /// One track as fMP4 segments of 4 ticks, with decode times on the recording's grid, as the server writes them.
-fn encode(folder: &FilePath, track: &FakeTrack) {
-    let (width, height) = (640, 360);
+fn encode_segments(folder: &FilePath, track: &FakeTrack) {
+    let output = ["-f", "hls", "-hls_time", "2", "-hls_playlist_type", "vod", "-hls_segment_type", "fmp4"];
+    let names = ["-hls_fmp4_init_filename", "init-0.mp4", "-hls_segment_filename", "%06d.m4s", "all.m3u8"];
+    let pictures = (track.first_tick..track.end_tick).map(|tick| pattern::draw(WIDTH, HEIGHT, tick as u32));
+    run_ffmpeg(folder, &[output.as_slice(), &names].concat(), pictures);
+    for (path, bytes) in segments(folder) {
+        std::fs::write(path, shift_decode_time(bytes, track.first_tick * 1000)).unwrap();
+    }
+}
+
+/// The MP4 of a track: from time zero to the end of the recording, black where there is no picture.
+fn encode_mp4(folder: &FilePath, track: &FakeTrack, end: Tick) {
+    let picture = |tick| {
+        let there = (track.first_tick..track.end_tick).contains(&tick) && !track.in_hole(tick);
+        if there { pattern::draw(WIDTH, HEIGHT, tick as u32) } else { image::RgbImage::new(WIDTH, HEIGHT) }
+    };
+    run_ffmpeg(folder, &["-movflags", "+faststart", "video.mp4"], (0..end).map(picture));
+}
+
+fn run_ffmpeg(folder: &FilePath, output: &[&str], pictures: impl Iterator<Item = image::RgbImage>) {
     let mut command = Command::new("ffmpeg");
     command
         .current_dir(folder)
         .args(["-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s"])
-        .arg(format!("{width}x{height}"))
-        .args([
-            "-r",
-            "2",
-            "-i",
-            "-",
-            "-vf",
-            "scale=out_range=tv:out_color_matrix=bt709:flags=accurate_rnd+full_chroma_int",
-        ])
+        .arg(format!("{WIDTH}x{HEIGHT}"))
+        .args(["-r", "2", "-i", "-", "-vf"])
+        .arg("scale=out_range=tv:out_color_matrix=bt709:flags=accurate_rnd+full_chroma_int")
         .args(["-c:v", "libx264", "-preset", "ultrafast", "-crf", "12", "-bf", "0", "-g", "4", "-sc_threshold", "0"])
         .args(["-pix_fmt", "yuv420p", "-color_range", "tv", "-colorspace", "bt709"])
         .args(["-color_primaries", "bt709", "-color_trc", "bt709", "-video_track_timescale", "2000"])
-        .args(["-f", "hls", "-hls_time", "2", "-hls_playlist_type", "vod", "-hls_segment_type", "fmp4"])
-        .args(["-hls_fmp4_init_filename", "init-0.mp4", "-hls_segment_filename", "%06d.m4s", "all.m3u8"])
+        .args(output)
         .stdin(Stdio::piped());
     let mut child = command.spawn().expect("the ffmpeg program");
     let mut input = child.stdin.take().expect("stdin is piped");
-    for tick in track.first_tick..track.end_tick {
-        input.write_all(&pattern::draw(width, height, tick as u32)).unwrap();
-    }
+    pictures.for_each(|picture| input.write_all(&picture).unwrap());
     drop(input);
     assert!(child.wait().unwrap().success());
-    for (path, bytes) in segments(folder) {
-        std::fs::write(path, shift_decode_time(bytes, track.first_tick * 1000)).unwrap();
-    }
-    let mut whole = std::fs::read(folder.join("init-0.mp4")).unwrap();
-    segments(folder).into_iter().for_each(|(_, bytes)| whole.extend(bytes));
-    std::fs::write(folder.join("video.mp4"), whole).unwrap();
 }
 
 fn segments(folder: &FilePath) -> Vec<(std::path::PathBuf, Vec<u8>)> {
@@ -208,22 +226,23 @@ impl Fake {
             origin_from_server: false,
             fps: FPS as u32,
             segment_ticks: SEGMENT_TICKS as u32,
-            tracks: recording.tracks.iter().filter_map(|track| self.track(recording.life, track)).collect(),
+            tracks: recording.tracks.iter().filter_map(|track| self.track(recording, track)).collect(),
         }
     }
 
-    fn track(&self, life: Life, track: &FakeTrack) -> Option<TrackManifest> {
-        let end = self.written(life, track);
+    fn track(&self, recording: &FakeRecording, track: &FakeTrack) -> Option<TrackManifest> {
+        let end = self.written(recording.life, track);
         if end <= track.first_tick {
             return None;
         }
-        let gaps: Vec<Gap> = track.gaps.iter().filter(|gap| gap.from_tick < end).cloned().collect();
+        let hole = track.hole.map(|(from, to)| Gap { from_tick: from, to_tick: to, reason: GapReason::ServerDown });
+        let gaps: Vec<Gap> = track.gaps.iter().cloned().chain(hole).filter(|gap| gap.from_tick < end).collect();
         let filled = gaps.iter().map(|gap| (gap.to_tick - gap.from_tick) as u64).sum::<u64>();
         let encoded = (end - track.first_tick) as u64 - filled;
         let mp4 = Mp4Manifest {
             path: "video.mp4".into(),
             from_tick: 0,
-            ticks: end,
+            ticks: recording.end_tick(),
             bytes: 12_400_000,
             sha256: String::new(),
         };
@@ -250,7 +269,7 @@ impl Fake {
                 filled: filled + track.first_tick as u64,
                 discarded: [("late".to_owned(), 1), ("merged".to_owned(), 2)].into(),
             },
-            mp4: if life == Life::Finished { vec![mp4] } else { Vec::new() },
+            mp4: if recording.life == Life::Finished { vec![mp4] } else { Vec::new() },
         })
     }
 }
@@ -297,7 +316,7 @@ fn playlist(fake: &Fake, id: &str, folder: &str) -> Result<Response, ApiError> {
     for number in 0..ticks / SEGMENT_TICKS {
         let tick = track.first_tick + number * SEGMENT_TICKS;
         match track.hole {
-            Some((from, to)) if (from..to).contains(&tick) => continue,
+            Some(_) if track.in_hole(tick) => continue,
             Some((_, to)) if tick == to => text += &format!("#EXT-X-DISCONTINUITY\n{}", date_line(tick)),
             _ => {}
         }

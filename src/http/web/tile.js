@@ -148,9 +148,11 @@ export class Tile {
     if (tick < first) return kind === "screenshare" ? "Nothing shared yet" : "Not here yet";
     const gap = gaps.find(({ from_tick: from, to_tick: to }) => tick >= from && tick < to);
     if (gap) return reasonName(gap.reason, kind);
+    const live = this.manifest.state === "live";
+    // The MP4 goes on to the end of the recording; the media of a live track is newer than its manifest.
+    if (!live && tick >= end) return "No more pictures";
     if (media !== null) return null;
-    if (this.manifest.state === "live") return "Waiting for pictures";
-    return tick >= end ? "No more pictures" : "No pictures here";
+    return live ? "Waiting for pictures" : "No pictures here";
   }
 
   seekAt(event) {
