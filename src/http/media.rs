@@ -293,6 +293,7 @@ mod tests {
         std::fs::write(track.join("video.mp4"), video()).unwrap();
         std::fs::write(track.join("index.m3u8"), "#EXTM3U\n").unwrap();
         std::fs::write(track.join("init-01234567.mp4"), "init").unwrap();
+        std::fs::write(track.join(".aside.mp4"), "being written").unwrap();
         std::fs::create_dir(dir.path().join("_live")).unwrap();
         std::fs::write(dir.path().join("_live/rec.json"), "{}").unwrap();
         let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap());
@@ -427,6 +428,7 @@ mod tests {
             "rec~2/1-webcam/0000000-abcdef/000001.part",
             "rec~2/1-webcam/",
             "rec~2/1-webcam",
+            "rec~2/1-webcam/.aside.mp4",
             "_live/rec.json",
             "rec~2/./1-webcam/video.mp4",
             "rec~2/../rec~2/1-webcam/video.mp4",

@@ -92,6 +92,9 @@ mod tests {
         let mut named = 0;
         for attribute in ["src=\"", "href=\""] {
             for address in page.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap()) {
+                if matches!(address, "./" | "#recording") {
+                    continue;
+                }
                 let found = ask(&format!("/{address}"), None).await.status() == StatusCode::OK;
                 assert!(found || address == "web/vendor/hls.min.js", "{address}");
                 named += 1;

@@ -91,8 +91,8 @@ function entry({ recording_id: id, state, origin, tracks, duration_ticks: ticks,
     "a",
     { href: `?recording=${encodeURIComponent(id)}`, "data-recording": id, onclick: choose, "aria-current": id === current ? "page" : null },
     el("span", { className: "when" }, moment(origin) ?? "Not started"),
-    el("span", { className: `badge ${state}` }, stateName(state)),
     el("span", { className: "small" }, facts),
+    el("span", { className: `badge ${state}` }, stateName(state)),
     el("span", { className: "small id", title: id }, id),
   );
   return el("li", {}, link);

@@ -39,9 +39,9 @@ export class Player {
     this.live = el("button", { type: "button", className: "golive", "aria-pressed": "false", onclick: () => this.goLive() }, "Go live");
     this.status = el("span", { className: "small status", role: "status" });
     this.wall = el("span", { className: "small wall" });
-    const hint = el("span", { className: "small keys" }, "Space: play or pause · ← →: 5 s · L: live");
+    this.keys = el("span", { className: "small keys" });
     const row = el("div", { className: "row" }, this.button, this.slider, this.time, this.live);
-    const below = el("div", { className: "row below" }, this.wall, this.status, hint);
+    const below = el("div", { className: "row below" }, this.wall, this.status, this.keys);
     this.transport = el("section", { className: "transport", "aria-label": "Playback" }, row, below);
     const title = el("div", { className: "title" }, this.heading, this.state);
     this.element = el("div", { className: "player" }, title, this.about, this.grid, this.transport);
@@ -55,6 +55,7 @@ export class Player {
     setText(this.state, stateName(manifest.state));
     this.state.className = `badge ${manifest.state}`;
     this.live.hidden = manifest.state !== "live";
+    setText(this.keys, `Space: play or pause · ← →: 5 s${this.live.hidden ? "" : " · L: live"}`);
     this.slider.step = 1 / fps;
     const about = [`Recording ${manifest.recording_id}`];
     if (manifest.bot_id) about.push(`bot ${manifest.bot_id}`);
@@ -106,11 +107,11 @@ export class Player {
     if (!this.manifest || this.position === null) return;
     const tiles = [...this.tiles.values()];
     const starved = this.position >= this.edge;
-    const unready = !starved && this.waited < PATIENCE_S && tiles.some((tile) => !tile.isReady(this.position));
+    const unready = !starved && tiles.some((tile) => !tile.isReady(this.position));
+    this.waited = this.playing && unready ? this.waited + passed : 0;
     if (this.playing && starved && this.edge > 0 && !isOpen(this.manifest.state)) this.playing = false;
-    const running = this.playing && !starved && !unready;
+    const running = this.playing && !starved && (!unready || this.waited > PATIENCE_S);
     if (running) this.position = Math.min(this.position + passed, this.edge);
-    this.waited = this.playing && unready ? this.waited + passed : running && this.waited >= PATIENCE_S && tiles.some((tile) => !tile.isReady(this.position)) ? this.waited : 0;
     const { total } = this;
     for (const tile of tiles) tile.follow(this.position, running, total);
     this.show(total, this.playing && !running);

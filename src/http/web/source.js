@@ -149,22 +149,21 @@ export class Source {
     if (!segments?.length || segments[0].date === null) return;
     const origin = this.origin ?? segments[0].date - (this.track.first_tick * 1000) / this.fps;
     this.runs = runsOf(segments, origin);
-    // The browser's own players do not agree on whether the first segment is 0 or keeps its time.
     const { seekable } = this.video;
-    this.shift = this.mode === "native" && seekable.length > 0 ? seekable.start(0) : 0;
+    if (this.mode !== "native" || seekable.length === 0) return;
+    // The browser's own players do not agree on whether the first segment is 0 or keeps its time, and they read the
+    // playlist when they like: what they have not seen is not there.
+    this.shift = seekable.start(0);
+    const known = seekable.end(seekable.length - 1) - this.shift;
+    this.runs = this.runs.filter(({ media }) => media < known);
+    const last = this.runs.at(-1);
+    if (last) last.to = Math.min(last.to, last.from + known - last.media);
   }
 
   /** The video's time for a time of the recording, or `null` where the track has no media. */
   mediaAt(position) {
     const run = this.runs.find(({ from, to }) => position >= from - 1e-3 && position < to);
     return run ? run.media + (position - run.from) + (this.shift ?? 0) : null;
-  }
-
-  /** The recording's time for the video's time. */
-  positionAt(media) {
-    const at = media - (this.shift ?? 0);
-    const run = this.runs.findLast((one) => at >= one.media - 1e-3) ?? this.runs[0];
-    return run ? run.from + (at - run.media) : null;
   }
 
   /** Where the media known so far ends, in seconds of the recording. */

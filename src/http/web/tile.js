@@ -22,8 +22,8 @@ export class Tile {
     this.head = el("i", { className: "head" });
     this.strip = el("div", { className: "strip", "aria-hidden": "true", onclick: (event) => this.seekAt(event) });
     this.widen = el("button", { type: "button", className: "widen", "aria-pressed": "false", onclick: () => this.toggle() }, "Enlarge");
-    const screen = el("div", { className: "screen" }, this.video, this.cover, this.badge, this.widen);
-    const title = el("div", { className: "title" }, this.name, this.kind);
+    const screen = el("div", { className: "screen" }, this.video, this.cover, this.widen);
+    const title = el("div", { className: "title" }, this.name, this.kind, this.badge);
     this.element = el("article", { className: `tile ${track.kind}`, "data-track": track.track });
     this.element.append(screen, this.strip, title, this.facts, this.ledger, this.gaps, this.files);
     this.seek = context.seek;
@@ -116,7 +116,8 @@ export class Tile {
     }
     const behind = media - video.currentTime;
     if (Math.abs(behind) > (running ? FAR : CLOSE)) {
-      if (!video.seeking) video.currentTime = media;
+      // A little inside the tick, or rounding shows the one before.
+      if (!video.seeking) video.currentTime = media + 0.002;
     } else if (running) {
       const rate = Math.abs(behind) < CLOSE ? 1 : 1 + Math.max(-0.1, Math.min(0.1, behind / 2));
       if (Math.abs(video.playbackRate - rate) > 0.01) video.playbackRate = rate;
@@ -147,9 +148,11 @@ export class Tile {
     if (tick < first) return kind === "screenshare" ? "Nothing shared yet" : "Not here yet";
     const gap = gaps.find(({ from_tick: from, to_tick: to }) => tick >= from && tick < to);
     if (gap) return reasonName(gap.reason, kind);
+    const live = this.manifest.state === "live";
+    // The MP4 goes on to the end of the recording; the media of a live track is newer than its manifest.
+    if (!live && tick >= end) return "No more pictures";
     if (media !== null) return null;
-    if (this.manifest.state === "live") return "Waiting for pictures";
-    return tick >= end ? "No more pictures" : "No pictures here";
+    return live ? "Waiting for pictures" : "No pictures here";
   }
 
   seekAt(event) {

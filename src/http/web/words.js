@@ -47,7 +47,8 @@ export function count(n, one, many = `${one}s`) {
 export function moment(text) {
   const date = new Date(text ?? NaN);
   if (Number.isNaN(date.getTime())) return null;
-  return date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  const year = date.getFullYear() === new Date().getFullYear() ? undefined : "numeric";
+  return date.toLocaleString(undefined, { year, month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
 }
 
 const STATES = {
