@@ -19,8 +19,10 @@ const MEAN_MAX: i64 = TICK * 3 / 4;
 /// +-0.25 tick reaches 0.5 between two pictures.
 const SURPRISE: i64 = TICK * 55 / 100;
 
-/// A lane that nothing has disturbed moves only when its mean passes [`MEAN_MAX`] by this many standard errors. It may
-/// well lie at 0.75 for good (the first picture is rounded with its jitter), and 32 samples of that scatter around 0.75.
+/// Standard deviation from which on a lane that nothing has disturbed moves only when its mean passes [`MEAN_MAX`] by
+/// [`STANDARD_ERRORS`]. Its first picture is rounded with its jitter, so with +-0.25 tick (0.144) it may well lie at
+/// 0.75 for good, and 32 samples scatter around that. With +-0.15 (0.087) it never starts beyond 0.65.
+const SCATTER: i64 = TICK * 85 / 1000;
 const STANDARD_ERRORS: i128 = 5;
 
 /// Where a lane should move.
@@ -49,10 +51,14 @@ impl Drift {
         self.errors.push_back(error);
     }
 
-    /// Forgets what was, after a hole or a jump: from here on the mean alone decides, so that it is within 0.75 tick
-    /// again after one window.
+    /// Forgets what was, after a hole or a jump.
     pub(super) fn restart(&mut self) {
         self.errors.clear();
+        self.disturb();
+    }
+
+    /// Something came that belongs to an earlier time: the mean alone decides from here on.
+    pub(super) fn disturb(&mut self) {
         self.disturbed = true;
     }
 
@@ -83,14 +89,15 @@ impl Drift {
         }
         let n = WINDOW as i128;
         let sum: i128 = self.errors.iter().map(|&error| i128::from(error)).sum();
-        let excess = sum.abs() - n * i128::from(MEAN_MAX);
-        if excess <= 0 {
+        if sum.abs() <= n * i128::from(MEAN_MAX) {
             return None;
         }
         if !self.disturbed {
-            // excess / n > k * s / sqrt(n)  <=>  n * excess^2 > k^2 * (n * sum of squares - sum^2)
             let squares: i128 = self.errors.iter().map(|&error| i128::from(error) * i128::from(error)).sum();
-            if n * excess * excess <= STANDARD_ERRORS * STANDARD_ERRORS * (n * squares - sum * sum) {
+            let (scatter, excess) = (n * i128::from(SCATTER), sum.abs() - n * i128::from(MEAN_MAX));
+            let variance = n * squares - sum * sum; // times n^2
+            // excess / n > k * s / sqrt(n), squared.
+            if variance >= scatter * scatter && n * excess * excess <= STANDARD_ERRORS * STANDARD_ERRORS * variance {
                 return None;
             }
         }
