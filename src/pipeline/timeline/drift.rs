@@ -107,3 +107,64 @@ impl Drift {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A full window around `mean` (in hundredths of a tick), `spread` to either side in turn.
+    fn window(mean: i64, spread: i64) -> Drift {
+        let mut drift = Drift::default();
+        for n in 0..40 {
+            drift.push((mean + if n % 2 == 0 { spread } else { -spread }) * TICK / 100);
+        }
+        drift
+    }
+
+    #[test]
+    fn a_lane_moves_when_its_mean_passes_three_quarters() {
+        // (mean, spread, disturbed, error of the next picture, move)
+        let table = [
+            (74, 0, false, 74, None),
+            (76, 0, false, 76, Some(Move::Up)),
+            (-76, 8, false, -70, Some(Move::Down)),
+            // The picture at hand would end up a tick off, or worse than it is.
+            (76, 0, false, 0, None),
+            (-76, 0, false, 0, None),
+            // Wide errors prove it only when something has disturbed the lane, or when they leave no doubt.
+            (76, 14, false, 80, None),
+            (76, 14, true, 80, Some(Move::Up)),
+            (90, 14, false, 80, Some(Move::Up)),
+        ];
+        for (mean, spread, disturbed, error, expected) in table {
+            let mut drift = window(mean, spread);
+            if disturbed {
+                drift.disturb();
+            }
+            assert_eq!(drift.due(error * TICK / 100), expected, "mean {mean} spread {spread} error {error}");
+        }
+    }
+
+    #[test]
+    fn it_moves_once() {
+        for (mean, which) in [(80, Move::Up), (-80, Move::Down)] {
+            let mut drift = window(mean, 0);
+            assert_eq!(drift.due(mean * TICK / 100), Some(which));
+            drift.moved(which);
+            assert_eq!(drift.phase(), Some((mean - mean.signum() * 100) * TICK / 100));
+            assert_eq!((drift.due(TICK / 2), drift.due(-TICK / 2)), (None, None));
+        }
+        let mut drift = window(80, 0);
+        drift.restart();
+        assert_eq!((drift.phase(), drift.due(TICK / 2)), (None, None));
+    }
+
+    #[test]
+    fn a_surprise_is_measured_against_the_latest_pictures() {
+        let mut drift = window(-40, 10);
+        assert!(!drift.surprised_by(10 * TICK / 100));
+        assert!(drift.surprised_by(20 * TICK / 100));
+        (0..4).for_each(|_| drift.push(20 * TICK / 100));
+        assert!(!drift.surprised_by(50 * TICK / 100));
+    }
+}

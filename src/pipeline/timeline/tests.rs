@@ -151,6 +151,16 @@ fn captures_take_their_ticks() {
 }
 
 #[test]
+fn of_captures_faster_than_ticks_the_nearest_are_taken() {
+    // Two of one moment: the second is not the next tick's.
+    let lane = on_time([200, 700, 710, 1200, 1700].map(ms));
+    assert_eq!(lane.pictures(), [(0, ms(200)), (1, ms(700)), (2, ms(1200)), (3, ms(1700))]);
+    // Eight a second: once a surplus shows, each tick goes to the first that is nearer to it than to the one before.
+    let lane = on_time((0..16).map(|n| ms(n * 125)));
+    assert_eq!(lane.pictures(), [(0, ms(0)), (1, ms(125)), (2, ms(750)), (3, ms(1250)), (4, ms(1750))]);
+}
+
+#[test]
 fn a_missing_capture_is_awaited_until_its_tick_is_settled() {
     let mut lane = Lane::new();
     lane.take(ms(0));
@@ -283,6 +293,7 @@ fn a_hole_is_held_and_then_a_gap_with_its_reason() {
         ),
         (vec![(10_000, Mark::SocketLost)], 30, vec![held(21, 3), gap(24, 6, Disconnected)]),
         (vec![(10_000, Mark::SocketLost), (11_900, Mark::SocketBack)], 30, vec![held(21, 9)]),
+        (vec![(10_000, Mark::SocketLost), (11_500, Mark::SocketLost)], 30, vec![held(21, 3), gap(24, 6, Disconnected)]),
         (
             vec![(10_000, Mark::SocketLost), (13_000, Mark::SocketBack)],
             30,
@@ -307,6 +318,34 @@ fn a_hole_is_held_and_then_a_gap_with_its_reason() {
     ];
     for (marks, end, expected) in table {
         assert_eq!(holes(RULES, &marks, end), expected, "{marks:?}");
+    }
+}
+
+#[test]
+fn a_lost_capture_is_looked_for_where_the_lane_lies() {
+    // 0.45 tick late, with jitter: lost captures lie nearer to the tick after theirs.
+    let mut lane = Lane::new();
+    [215, 720, 1230, 1735].into_iter().for_each(|at| lane.take(ms(at)));
+    lane.timeline.mark(ms(2260), Mark::Shed);
+    lane.timeline.finish(6, &mut lane.out);
+    assert!(
+        lane.out.contains(&Step::Held { first: 4, ticks: 1, reason: Some(GapReason::Overloaded) }),
+        "{:?}",
+        lane.out
+    );
+    lane.check();
+}
+
+#[test]
+fn a_picture_well_after_a_loss_proves_the_socket() {
+    for (picture, connected) in [(11_500, false), (12_500, true)] {
+        let mut lane = Lane::new();
+        lane.take(ms(10_000));
+        lane.timeline.mark(ms(10_000), Mark::SocketLost);
+        lane.take(ms(picture));
+        lane.timeline.finish(40, &mut lane.out);
+        assert_eq!(matches!(lane.out.last(), Some(Step::Held { .. })), connected, "{:?}", lane.out);
+        lane.check();
     }
 }
 
