@@ -19,8 +19,10 @@ const MEAN_MAX: i64 = TICK * 3 / 4;
 /// +-0.25 tick reaches 0.5 between two pictures.
 const SURPRISE: i64 = TICK * 55 / 100;
 
-/// A lane that nothing has disturbed moves only when its mean passes [`MEAN_MAX`] by this many standard errors. It may
-/// well lie at 0.75 for good (the first picture is rounded with its jitter), and 32 samples of that scatter around 0.75.
+/// Standard deviation from which on a lane that nothing has disturbed moves only when its mean passes [`MEAN_MAX`] by
+/// [`STANDARD_ERRORS`]. Its first picture is rounded with its jitter, so with +-0.25 tick (0.144) it may well lie at
+/// 0.75 for good, and 32 samples scatter around that. With +-0.15 (0.087) it never starts beyond 0.65.
+const SCATTER: i64 = TICK * 85 / 1000;
 const STANDARD_ERRORS: i128 = 5;
 
 /// Where a lane should move.
@@ -49,10 +51,14 @@ impl Drift {
         self.errors.push_back(error);
     }
 
-    /// Forgets what was, after a hole or a jump: from here on the mean alone decides, so that it is within 0.75 tick
-    /// again after one window.
+    /// Forgets what was, after a hole or a jump.
     pub(super) fn restart(&mut self) {
         self.errors.clear();
+        self.disturb();
+    }
+
+    /// Something came that belongs to an earlier time: the mean alone decides from here on.
+    pub(super) fn disturb(&mut self) {
         self.disturbed = true;
     }
 
@@ -83,14 +89,15 @@ impl Drift {
         }
         let n = WINDOW as i128;
         let sum: i128 = self.errors.iter().map(|&error| i128::from(error)).sum();
-        let excess = sum.abs() - n * i128::from(MEAN_MAX);
-        if excess <= 0 {
+        if sum.abs() <= n * i128::from(MEAN_MAX) {
             return None;
         }
         if !self.disturbed {
-            // excess / n > k * s / sqrt(n)  <=>  n * excess^2 > k^2 * (n * sum of squares - sum^2)
             let squares: i128 = self.errors.iter().map(|&error| i128::from(error) * i128::from(error)).sum();
-            if n * excess * excess <= STANDARD_ERRORS * STANDARD_ERRORS * (n * squares - sum * sum) {
+            let (scatter, excess) = (n * i128::from(SCATTER), sum.abs() - n * i128::from(MEAN_MAX));
+            let variance = n * squares - sum * sum; // times n^2
+            // excess / n > k * s / sqrt(n), squared.
+            if variance >= scatter * scatter && n * excess * excess <= STANDARD_ERRORS * STANDARD_ERRORS * variance {
                 return None;
             }
         }
@@ -98,5 +105,66 @@ impl Drift {
             true => (error > 0).then_some(Move::Up),
             false => (error < 0).then_some(Move::Down),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A full window around `mean` (in hundredths of a tick), `spread` to either side in turn.
+    fn window(mean: i64, spread: i64) -> Drift {
+        let mut drift = Drift::default();
+        for n in 0..40 {
+            drift.push((mean + if n % 2 == 0 { spread } else { -spread }) * TICK / 100);
+        }
+        drift
+    }
+
+    #[test]
+    fn a_lane_moves_when_its_mean_passes_three_quarters() {
+        // (mean, spread, disturbed, error of the next picture, move)
+        let table = [
+            (74, 0, false, 74, None),
+            (76, 0, false, 76, Some(Move::Up)),
+            (-76, 8, false, -70, Some(Move::Down)),
+            // The picture at hand would end up a tick off, or worse than it is.
+            (76, 0, false, 0, None),
+            (-76, 0, false, 0, None),
+            // Wide errors prove it only when something has disturbed the lane, or when they leave no doubt.
+            (76, 14, false, 80, None),
+            (76, 14, true, 80, Some(Move::Up)),
+            (90, 14, false, 80, Some(Move::Up)),
+        ];
+        for (mean, spread, disturbed, error, expected) in table {
+            let mut drift = window(mean, spread);
+            if disturbed {
+                drift.disturb();
+            }
+            assert_eq!(drift.due(error * TICK / 100), expected, "mean {mean} spread {spread} error {error}");
+        }
+    }
+
+    #[test]
+    fn it_moves_once() {
+        for (mean, which) in [(80, Move::Up), (-80, Move::Down)] {
+            let mut drift = window(mean, 0);
+            assert_eq!(drift.due(mean * TICK / 100), Some(which));
+            drift.moved(which);
+            assert_eq!(drift.phase(), Some((mean - mean.signum() * 100) * TICK / 100));
+            assert_eq!((drift.due(TICK / 2), drift.due(-TICK / 2)), (None, None));
+        }
+        let mut drift = window(80, 0);
+        drift.restart();
+        assert_eq!((drift.phase(), drift.due(TICK / 2)), (None, None));
+    }
+
+    #[test]
+    fn a_surprise_is_measured_against_the_latest_pictures() {
+        let mut drift = window(-40, 10);
+        assert!(!drift.surprised_by(10 * TICK / 100));
+        assert!(drift.surprised_by(20 * TICK / 100));
+        (0..4).for_each(|_| drift.push(20 * TICK / 100));
+        assert!(!drift.surprised_by(50 * TICK / 100));
     }
 }

@@ -20,6 +20,10 @@ const RECENT_MAX: usize = 64;
 /// +-0.4 tick reaches 1.8.
 const LEAP: i64 = TICK * 18 / 10;
 
+/// Two captures this close are two of one moment, even when the next tick would do for the second: jitter of +-0.4
+/// tick leaves 0.2.
+const SQUEEZE: i64 = TICK * 2 / 10;
+
 /// No time is farther from zero than this (about 120 years), so that products with `fps` stay in range.
 const TIME_MAX: i64 = 1 << 52;
 
@@ -139,6 +143,7 @@ impl<P> Timeline<P> {
             return out.push(Step::Discard { stamp, reason: DiscardReason::Duplicate, payload });
         }
         if at < self.last_at {
+            self.drift.disturb();
             return out.push(Step::Discard { stamp, reason: DiscardReason::Late, payload });
         }
         self.newest = self.newest.max(at);
@@ -224,11 +229,12 @@ impl<P> Timeline<P> {
         if error <= -TICK {
             return Place::Discard(if after_picture { DiscardReason::Merged } else { DiscardReason::Late });
         }
-        // After one that came too early the tick goes to the capture nearest to it, not to the next best.
-        if self.tail == Tail::Merged && nearest < self.next {
+        let spacing = target - self.last_target;
+        // Where captures come faster than ticks, a tick goes to one that is nearest to it, not to the next best.
+        if nearest < self.next && after_picture && (self.tail == Tail::Merged || spacing < SQUEEZE) {
             return Place::Discard(DiscardReason::Merged);
         }
-        let leap = target - self.last_target > LEAP;
+        let leap = spacing > LEAP;
         let surprise = self.drift.surprised_by(error);
         let tick = if after_picture && error < TICK && !leap {
             if !surprise {
