@@ -2,7 +2,7 @@
 //!
 //! The rule for when it is full is always the sender's: it looks first, or it is told. Nothing here waits.
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 /// A bounded queue with one reader at a time. Both ends live in the lane.
 #[derive(Debug)]
@@ -30,10 +30,7 @@ impl<T> Channel<T> {
 
     /// The oldest item, if there is one.
     pub fn take(&self) -> Option<T> {
-        match self.receiver.try_recv() {
-            Ok(item) => Some(item),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.receiver.try_recv().ok()
     }
 
     /// Items waiting.

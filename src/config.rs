@@ -235,12 +235,12 @@ impl Config {
         let ticks = |what: &str, length: Duration| {
             let micro_ticks = length.as_micros() * u128::from(self.fps);
             match u32::try_from(micro_ticks / 1_000_000) {
-                Ok(ticks) if ticks > 0 && micro_ticks % 1_000_000 == 0 && ticks <= 3600 * 30 => Ok(ticks),
+                Ok(ticks) if ticks > 0 && micro_ticks.is_multiple_of(1_000_000) && ticks <= 3600 * 30 => Ok(ticks),
                 _ => Err(ConfigError::Conflict(format!("--{what} must be whole ticks of 1/{} s", self.fps))),
             }
         };
         let (part_ticks, segment_ticks) = (ticks("part", self.part)?, ticks("segment", self.segment)?);
-        if segment_ticks % part_ticks != 0 {
+        if !segment_ticks.is_multiple_of(part_ticks) {
             return Err(ConfigError::Conflict("--segment must be a whole number of --part".to_owned()));
         }
         Ok(crate::media::Grid { fps: self.fps, part_ticks, segment_ticks })

@@ -114,7 +114,7 @@ fn read_cursor(text: &str) -> Result<(String, String), ApiError> {
 fn has_metadata(manifest: &Manifest, name: &str, wanted: &str) -> bool {
     manifest.metadata.values().any(|object| match object.get(name) {
         Some(serde_json::Value::String(text)) => text == wanted,
-        Some(value) => value.to_string() == wanted,
+        Some(value) => wanted.parse::<serde_json::Value>().is_ok_and(|wanted| *value == wanted),
         None => false,
     })
 }

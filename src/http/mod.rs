@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 
 use crate::pipeline::Pipeline;
+use crate::pipeline::store::keys;
 use crate::shutdown::Stop;
 
 use auth::IngestTokens;
@@ -76,7 +77,9 @@ async fn serve_media(
     headers: HeaderMap,
 ) -> Response<Body> {
     let root = object_store::path::Path::default();
-    match media::key(&root, &tail) {
+    // The address has the recording's own id, the store its folder.
+    let tail = tail.split_once('/').map(|(id, rest)| format!("{}/{rest}", keys::recording(id)));
+    match tail.and_then(|tail| media::key(&root, &tail)) {
         Some(key) => media::object(&*app.pipeline.objects.store, &key, &headers, &method).await,
         None => ApiError::not_found("object").into_response(),
     }

@@ -104,7 +104,7 @@ impl TrackWriter {
     /// A track without pictures.
     pub fn new(settings: TrackSettings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> TrackWriter {
         TrackWriter {
-            timeline: Timeline::new(settings.rules.clone()),
+            timeline: Timeline::new(settings.rules),
             segmenter: Segmenter::new(settings.grid),
             settings,
             clock,

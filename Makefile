@@ -1,0 +1,38 @@
+# What people run: `make demo` and `make test`. Both install what is missing and say so.
+.PHONY: help deps demo test web build bench figures clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+deps: ## install the system packages that are missing
+	@docker/install-deps.sh build test
+
+web: src/http/web/vendor/hls.min.js ## fetch hls.js, which is embedded into the program
+
+src/http/web/vendor/hls.min.js: src/http/web/package-lock.json
+	cd src/http/web && npm ci --ignore-scripts --no-audit --no-fund --silent
+	mkdir -p $(@D) && cp src/http/web/node_modules/hls.js/dist/hls.min.js $@
+	@# The embedding macro does not see a file that is new.
+	touch src/http/web.rs
+
+build: deps web ## build the program: target/release/tilecast
+	cargo build --release --locked
+
+demo: build ## a simulated meeting of 4 participants, 40 s, watched and checked
+	@tests/demo.sh
+
+test: deps web ## format, lints, documentation, every test
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
+	cargo test --locked
+
+bench: deps ## criterion benchmarks of the stages
+	cargo bench --locked
+
+figures: build ## CPU per picture and memory per lane of the whole server
+	benches/figures.sh
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf src/http/web/vendor src/http/web/node_modules
