@@ -225,9 +225,17 @@ impl RecordingClock {
             return Ok(Some(Doubt::Far));
         }
         let Some(offset) = offset else { return Ok(None) };
-        let back = self.newest.is_some_and(|newest| relative < newest - SLACK);
+        let Some(newest) = self.newest else { return Ok(None) };
+        // Once one went back, the others with its offset need not have gone as far.
         let company = self.limbo.iter().any(|witness| witness.agrees_on(offset));
-        Ok((!self.knows(offset) && (back || company)).then_some(Doubt::Rebased { offset }))
+        let back = relative < newest - SLACK || company && relative < newest;
+        Ok((back && !self.knows(offset) && !self.absolute_jumped(offset)).then_some(Doubt::Rebased { offset }))
+    }
+
+    /// Whether captures with that new offset go on in `relative` as before.
+    fn absolute_jumped(&self, offset: Micros) -> bool {
+        let jumped = |jumped: Jumped| jumped.captures >= WITNESSES && near(jumped.offset, offset, OFFSET_TOGETHER);
+        self.jumped.is_some_and(jumped)
     }
 
     /// Whether the offset is that of an era, or the first one that comes.
@@ -259,16 +267,11 @@ impl RecordingClock {
         true
     }
 
-    /// Begins the era of `offset`, in which `relative` is the newest time. Not when that would be a day ahead, nor
-    /// when others with that offset go on as before: then it is `absolute` that jumped.
+    /// Begins the era of `offset`, in which `relative` is the newest time. Not when that would be a day ahead.
     fn rebase(&mut self, relative: Micros, offset: Micros) -> bool {
         let (Some(clock), Some(&Era { offset: Some(from), shift })) = (self.clock, self.eras.back()) else {
             return false;
         };
-        let goes_on = |jumped: Jumped| jumped.captures >= WITNESSES && near(jumped.offset, offset, OFFSET_TOGETHER);
-        if self.jumped.is_some_and(goes_on) {
-            return false;
-        }
         let shift = shift + offset - from;
         if relative + shift > clock + NEVER {
             return false;
@@ -597,6 +600,61 @@ mod tests {
         reader.run(90_000, 95_000, UNIX);
         reader.run(95_500, 99_000, UNIX + 3_600_000);
         assert_eq!(reader.clock.take_rebased(), None);
+    }
+
+    #[test]
+    fn while_absolute_jumps_a_lane_behind_is_no_rebased_clock() {
+        let after = UNIX + 3_600_000;
+        let mut reader = Reader::new();
+        reader.run(0, 100_000, UNIX);
+        [100_010, 100_020, 100_030].into_iter().for_each(|at| reader.run(at, at, after));
+        reader.run(90_000, 92_000, after);
+
+        let mut reader = Reader::new();
+        reader.run(0, 100_000, UNIX);
+        for at in [90_000, 90_500] {
+            assert_eq!(reader.read(at, after), Verdict::Limbo);
+        }
+        reader.run(100_500, 101_500, after);
+        reader.run(91_000, 91_500, after);
+        reader.wall += 5000;
+        assert_eq!(reader.recheck(90_500, after), Verdict::At(ms(90_500)));
+        assert_eq!(reader.clock.take_rebased(), None);
+    }
+
+    #[test]
+    fn relative_wins_after_a_rebase_too() {
+        let mut reader = Reader::new();
+        reader.run(0, 100_000, UNIX);
+        for relative in [0, 500, 1000] {
+            reader.read(relative, UNIX + 160_000);
+        }
+        assert!(reader.clock.take_rebased().is_some());
+        // What comes late from before says nothing about where `relative` is now.
+        reader.run(100_500, 100_500, UNIX);
+        for relative in (1500..8000).step_by(500) {
+            assert_eq!(reader.read(relative, UNIX + 9_000_000), Verdict::At(ms(160_000 + relative)));
+        }
+        assert_eq!(reader.clock.take_rebased(), None);
+    }
+
+    #[test]
+    fn after_giving_up_relative_goes_on_from_there() {
+        let mut reader = Reader::new();
+        reader.run(0, 100_000, UNIX);
+        assert_eq!(reader.read(50_000, UNIX + 9000), Verdict::Limbo);
+        reader.wall += 5000;
+        reader.run(50_500, 51_000, UNIX + 70_000);
+    }
+
+    #[test]
+    fn a_first_absolute_is_no_change() {
+        let mut reader = Reader::new();
+        for relative in (0..10_000).step_by(500) {
+            reader.read_as(relative, None, relative == 0);
+        }
+        reader.run(2000, 4000, UNIX);
+        reader.run(10_000, 12_000, UNIX);
     }
 
     #[test]
