@@ -1,7 +1,7 @@
 //! `tilecast simulate`: bots that speak Recall.ai's protocol, for load tests and for trying the server without a meeting.
 //!
 //! The plan is pure and seeded, the pictures carry their numbers, so what the server must put out can be computed.
-//! In reading order: [`args`], [`plan`], [`picture`], [`template`], [`source`], [`bot`], [`report`].
+//! In reading order: [`args`], [`mod@plan`], [`picture`], [`template`], [`source`], [`bot`], [`report`].
 
 pub mod args;
 pub mod bot;
