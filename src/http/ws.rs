@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite;
 
 use crate::media::Micros;
-use crate::pipeline::lane::Queued;
-use crate::pipeline::session::{Accepted, Offer, Session};
+use crate::pipeline::delivery::deliver;
+use crate::pipeline::session::{Accepted, Session};
 
 use super::App;
 use super::error::ApiError;
@@ -169,7 +169,7 @@ async fn read(
             Accepted::Close(code, reason) => return Some(Close(code, reason.to_owned())),
             Accepted::Offers(offers) => {
                 for offer in offers {
-                    deliver(app, session, offer).await;
+                    deliver(&app.pipeline, &mut session.patience, offer).await;
                 }
             }
         }
@@ -196,42 +196,5 @@ fn close_for(app: &App, error: axum::Error) -> Option<Close> {
             Some(Close(1002, error.to_string()))
         }
         _ => None,
-    }
-}
-
-/// Brings a capture into its lane: waits for the budget and for a place, for as long as the socket has patience.
-async fn deliver(app: &App, session: &mut Session, offer: Offer) {
-    let Offer { lane, capture, message_bytes, picture_bytes } = offer;
-    let clock = &app.pipeline.clock;
-    let since = clock.mono();
-    let at = capture.at;
-    if lane.sheds_next() {
-        return lane.shed(at);
-    }
-    let charge = app.pipeline.budget.charge(message_bytes + picture_bytes).await;
-    let mut queued = Queued { capture, charge, message_bytes };
-    loop {
-        let freed = lane.freed().notified();
-        let mut freed = std::pin::pin!(freed);
-        freed.as_mut().enable();
-        match lane.offer(queued) {
-            Ok(()) => break,
-            Err(back) => queued = back,
-        }
-        let now = clock.mono();
-        let until = session.patience.until(since, lane.freed_at(), now);
-        if now >= until {
-            lane.shed_more();
-            lane.shed(at);
-            break;
-        }
-        let wait = Duration::from_micros((until - now).0.max(0) as u64);
-        let _ = tokio::time::timeout(wait, freed).await;
-    }
-    let now = clock.mono();
-    session.patience.held(since, now);
-    // Below a millisecond nothing was full.
-    if now - since > Micros(1000) {
-        app.pipeline.metrics.socket_waited.inc_by((now - since).as_secs_f64());
     }
 }

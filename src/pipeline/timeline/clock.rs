@@ -198,6 +198,11 @@ impl RecordingClock {
         (*clock).max(Micros(0))
     }
 
+    /// The recording's time as it stands, 0 or more.
+    pub fn newest(&self) -> Micros {
+        self.clock.unwrap_or_default().max(Micros(0))
+    }
+
     /// The absolute time of the recording's time zero, fixed by the first capture that is believed.
     pub fn origin(&self) -> Option<Origin> {
         self.origin
