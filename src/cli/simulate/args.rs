@@ -63,6 +63,10 @@ pub struct SimulateArgs {
     /// Also write the report as JSON to this file.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Afterwards finish the recordings, decode every file in the server's store folder, and check each picture's
+    /// number, place and kind against what was sent
+    #[arg(long, value_name = "STORE")]
+    pub read_back: Option<PathBuf>,
     /// Recordings are called PREFIX-0, PREFIX-1 and so on. Default: `sim-` and the time in hex.
     #[arg(long, value_name = "PREFIX")]
     pub recording_id: Option<String>,

@@ -359,7 +359,7 @@ mod tests {
             let (timestamp, participant, context) = match (parse(text).unwrap(), planned.what) {
                 (Received::Picture(message), What::Picture { kind, number }) => {
                     let mut png = Vec::new();
-                    decode_base64(&message.buffer, &mut png).unwrap();
+                    decode_base64(message.buffer.as_bytes(), &mut png).unwrap();
                     let picture = decoder.decode(&png).unwrap();
                     let label = read_number(picture.planes()[0], 160, 96);
                     assert_eq!(label, Some(Label { participant: planned.participant, kind, number }));

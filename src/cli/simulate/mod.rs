@@ -5,8 +5,10 @@
 
 pub mod args;
 pub mod bot;
+pub mod finish;
 pub mod picture;
 pub mod plan;
+pub mod readback;
 pub mod report;
 pub mod source;
 pub mod template;
@@ -48,6 +50,9 @@ pub enum SimulateError {
     /// The folder or the video is empty.
     #[error("{} holds no picture", .0.display())]
     NoPictures(PathBuf),
+    /// The server did not finish, or not as expected.
+    #[error("{0}")]
+    ReadBack(String),
     /// The system refused a thread, standard output or the report's file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -59,7 +64,10 @@ pub enum SimulateError {
 /// When it cannot begin, or cannot write its report.
 pub fn run(args: SimulateArgs) -> Result<ExitCode, SimulateError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    eprintln!("drawing pictures ...");
     let pictures = Arc::new(prepare(&args)?);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let prefix = args.recording_id.clone().unwrap_or_else(|| format!("sim-{:x}", now.as_secs()));
     let report = runtime.block_on(async {
         let (stop_sender, stop) = watch::channel(false);
         tokio::spawn(async move {
@@ -67,14 +75,35 @@ pub fn run(args: SimulateArgs) -> Result<ExitCode, SimulateError> {
                 stop_sender.send_replace(true);
             }
         });
-        simulate(&args, pictures, stop).await
+        let progress = tokio::spawn(show_progress(args.duration, args.speed));
+        let report = simulate(&args, &prefix, pictures, stop).await;
+        progress.abort();
+        report
     })?;
     writeln!(std::io::stdout(), "{report}")?;
     if let Some(path) = &args.report {
         let json = serde_json::to_string_pretty(&report).expect("numbers and strings are JSON");
         std::fs::write(path, json + "\n")?;
     }
-    Ok(if report.gave_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut well = report.gave_up == 0;
+    if let Some(store) = &args.read_back {
+        let found = runtime.block_on(finish::finish_and_read_back(&args, &prefix, store));
+        well &= found.map_err(SimulateError::ReadBack)?;
+    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A line every five seconds: a meeting at real time is long.
+async fn show_progress(duration: Duration, speed: f64) {
+    if speed <= 0.0 {
+        return;
+    }
+    let every = Duration::from_secs(5);
+    for n in 1.. {
+        tokio::time::sleep(every).await;
+        let media = (every * n).mul_f64(speed).min(duration);
+        eprintln!("{:>4} s of {} s sent", media.as_secs(), duration.as_secs());
+    }
 }
 
 /// Checks the options, then draws or reads the pictures: seconds of work on all cores.
@@ -90,18 +119,18 @@ pub fn prepare(args: &SimulateArgs) -> Result<Pictures, SimulateError> {
     Pictures::prepare(args)
 }
 
-/// Runs the bots until all is sent, or `stop` becomes true.
+/// Runs the bots, whose recordings are called `{prefix}-0` and so on, until all is sent, or `stop` becomes true.
 ///
 /// # Errors
 /// `Options`.
 pub async fn simulate(
     args: &SimulateArgs,
+    prefix: &str,
     pictures: Arc<Pictures>,
     stop: watch::Receiver<bool>,
 ) -> Result<Report, SimulateError> {
     let options = args.plan_options()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let prefix = args.recording_id.clone().unwrap_or_else(|| format!("sim-{:x}", now.as_secs()));
     let mut bots = JoinSet::new();
     for index in 0..args.bots {
         // Bots of different meetings do not send at the same instants.
