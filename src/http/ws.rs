@@ -20,7 +20,7 @@ use crate::pipeline::session::{Accepted, Session};
 
 use super::App;
 use super::error::ApiError;
-use super::server::Wire;
+use super::server::{Wire, linger};
 
 /// How long a closing socket may take to answer our close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
@@ -94,15 +94,19 @@ async fn serve(app: App, socket: WebSocket, wire: Arc<Wire>, tenant: Option<Stri
         Some(Close(code, reason)) => {
             tracing::info!(code, reason, "socket closed by us");
             let _ = close.send((code, reason));
-            let _ = writer.await;
-            wire.drain();
-            let _ = tokio::time::timeout(CLOSE_WAIT, async { while let Some(Ok(_)) = stream.next().await {} }).await;
         }
         None => {
             tracing::info!("socket closed by the bot");
             drop(close);
-            let _ = writer.await;
         }
+    }
+    let _ = writer.await;
+    // The rest of the closing handshake (RFC 6455, 7.1.2), whoever began it: reading also sends the answer to a close.
+    let _ = tokio::time::timeout(CLOSE_WAIT, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+    let inherited = wire.inherit();
+    drop(stream);
+    if let Ok(stream) = inherited.await {
+        linger(stream, CLOSE_WAIT).await;
     }
     app.sockets.fetch_sub(1, SeqCst);
 }
