@@ -24,8 +24,8 @@ use super::server::{Wire, linger};
 
 /// How long a closing socket may take to answer our close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How often a half received message is looked at.
-const HALF_CHECK: Duration = Duration::from_secs(5);
+/// A half received message is looked at this often within --message-timeout, and so is cut at most two looks late.
+const HALF_LOOKS: u32 = 8;
 /// What one read takes at most: small, for an idle socket keeps a buffer of this size.
 const READ_BUFFER: usize = 32 * 1024;
 
@@ -141,7 +141,9 @@ async fn read(
     wire: &Wire,
 ) -> Option<Close> {
     let mut stop = app.closing.listen();
-    let mut check = tokio::time::interval(HALF_CHECK);
+    let limit = app.pipeline.config.message_timeout;
+    let mut check = tokio::time::interval((limit / HALF_LOOKS).max(Duration::from_millis(20)));
+    let limit = Micros(limit.as_micros() as i64);
     let mut half_since: Option<Micros> = None;
     wire.message_complete();
     loop {
@@ -152,7 +154,6 @@ async fn read(
             _ = check.tick() => {
                 let now = app.pipeline.clock.mono();
                 half_since = (wire.half_received() > 0).then(|| half_since.unwrap_or(now));
-                let limit = Micros(app.pipeline.config.message_timeout.as_micros() as i64);
                 if half_since.is_some_and(|since| now - since >= limit) {
                     return Some(Close(1008, "a message was not complete in time".to_owned()));
                 }

@@ -9,3 +9,4 @@ mod pattern;
 mod playback;
 
 mod bad_messages;
+mod closes;
