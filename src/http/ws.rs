@@ -20,12 +20,12 @@ use crate::pipeline::session::{Accepted, Session};
 
 use super::App;
 use super::error::ApiError;
-use super::server::Wire;
+use super::server::{Wire, linger};
 
 /// How long a closing socket may take to answer our close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How often a half received message is looked at.
-const HALF_CHECK: Duration = Duration::from_secs(5);
+/// A half received message is looked at this often within --message-timeout, and so is cut at most two looks late.
+const HALF_LOOKS: u32 = 8;
 /// What one read takes at most: small, for an idle socket keeps a buffer of this size.
 const READ_BUFFER: usize = 32 * 1024;
 
@@ -94,15 +94,19 @@ async fn serve(app: App, socket: WebSocket, wire: Arc<Wire>, tenant: Option<Stri
         Some(Close(code, reason)) => {
             tracing::info!(code, reason, "socket closed by us");
             let _ = close.send((code, reason));
-            let _ = writer.await;
-            wire.drain();
-            let _ = tokio::time::timeout(CLOSE_WAIT, async { while let Some(Ok(_)) = stream.next().await {} }).await;
         }
         None => {
             tracing::info!("socket closed by the bot");
             drop(close);
-            let _ = writer.await;
         }
+    }
+    let _ = writer.await;
+    // The rest of the closing handshake (RFC 6455, 7.1.2), whoever began it: reading also sends the answer to a close.
+    let _ = tokio::time::timeout(CLOSE_WAIT, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+    let inherited = wire.inherit();
+    drop(stream);
+    if let Ok(stream) = inherited.await {
+        linger(stream, CLOSE_WAIT).await;
     }
     app.sockets.fetch_sub(1, SeqCst);
 }
@@ -137,7 +141,9 @@ async fn read(
     wire: &Wire,
 ) -> Option<Close> {
     let mut stop = app.closing.listen();
-    let mut check = tokio::time::interval(HALF_CHECK);
+    let limit = app.pipeline.config.message_timeout;
+    let mut check = tokio::time::interval((limit / HALF_LOOKS).max(Duration::from_millis(20)));
+    let limit = Micros(limit.as_micros() as i64);
     let mut half_since: Option<Micros> = None;
     wire.message_complete();
     loop {
@@ -148,7 +154,6 @@ async fn read(
             _ = check.tick() => {
                 let now = app.pipeline.clock.mono();
                 half_since = (wire.half_received() > 0).then(|| half_since.unwrap_or(now));
-                let limit = Micros(app.pipeline.config.message_timeout.as_micros() as i64);
                 if half_since.is_some_and(|since| now - since >= limit) {
                     return Some(Close(1008, "a message was not complete in time".to_owned()));
                 }

@@ -186,11 +186,17 @@ impl Bot {
         }
     }
 
-    /// Hangs up after everything sent was taken.
+    /// Hangs up after everything sent was taken, and waits for the answer to its close.
     pub async fn close(mut self) {
         self.taken().await;
         self.send(Message::Close(None)).await;
-        while let Some(Ok(_)) = self.next().await {}
+        loop {
+            match self.next().await {
+                Some(Ok(Message::Close(_))) => return,
+                Some(Ok(_)) => {}
+                other => panic!("a close is answered (RFC 6455, 5.5.1): {other:?}"),
+            }
+        }
     }
 
     /// How the server ends this socket.

@@ -10,3 +10,4 @@ mod playback;
 
 mod bad_messages;
 mod meetings;
+mod closes;
