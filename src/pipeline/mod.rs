@@ -13,13 +13,16 @@ pub mod schedule;
 pub mod session;
 pub mod shed;
 pub mod store;
+mod threads;
 pub mod timeline;
 pub mod track;
+mod units;
+
+pub use threads::Threads;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
@@ -48,6 +51,7 @@ use store::manifest::{Mp4Manifest, State};
 use store::objects::Objects;
 use store::spool::TrackSpool;
 use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
+use threads::{join, spawn};
 use timeline::Rules;
 use track::{TrackSettings, TrackWriter};
 
@@ -84,14 +88,6 @@ pub struct Pipeline {
     stop: Stop,
 }
 
-/// The threads of a running pipeline.
-#[derive(Debug)]
-pub struct Threads {
-    ingest: Vec<JoinHandle<()>>,
-    encode: Vec<JoinHandle<()>>,
-    last: Vec<JoinHandle<()>>,
-}
-
 impl Pipeline {
     /// Starts threads and the visiting task. Must be called within a tokio runtime.
     ///
@@ -123,7 +119,7 @@ impl Pipeline {
             ingest: ReadyList::new(lanes_max, ingest_workers, |lane: &Lane| &lane.ingest_turn),
             encode: ReadyList::new(lanes_max, encoder_workers, |lane: &Lane| &lane.encode_turn),
         });
-        let mut threads = Threads { ingest: Vec::new(), encode: Vec::new(), last: Vec::new() };
+        let mut threads = Threads::default();
         for n in 0..ingest_workers {
             let (lists, clock) = (Arc::clone(&lists), Arc::clone(&clock));
             threads.ingest.push(spawn(format!("ingest-{n}"), move || {
@@ -369,33 +365,9 @@ impl Pipeline {
     }
 }
 
-impl Threads {
-    /// Waits for the sync and assembly threads, which end when the pipeline is dropped.
-    pub fn join_last(mut self) {
-        join(&mut self.last);
-    }
-}
-
 impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pipeline")
-    }
-}
-
-fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
-    thread::Builder::new()
-        .name(name.clone())
-        .spawn(work)
-        .map_err(|error| format!("cannot start thread {name}: {error}"))
-}
-
-fn join(threads: &mut Vec<JoinHandle<()>>) {
-    for thread in threads.drain(..) {
-        let name = thread.thread().name().unwrap_or_default().to_owned();
-        match thread.join() {
-            Ok(()) => tracing::debug!(thread = name, "ended"),
-            Err(_) => tracing::error!(thread = name, "a worker panicked: this is a bug"),
-        }
     }
 }
 

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn shedding_is_even_and_ends_when_the_lane_is_drained() {
         let mut shedder = Shedder::default();
-        let mut next = |shedder: &mut Shedder| (0..6).map(|_| u8::from(shedder.drops_next(false))).collect::<Vec<_>>();
+        let next = |shedder: &mut Shedder| (0..6).map(|_| u8::from(shedder.drops_next(false))).collect::<Vec<_>>();
         assert_eq!(next(&mut shedder), [0, 0, 0, 0, 0, 0]);
         shedder.more();
         assert_eq!(next(&mut shedder), [1, 0, 1, 0, 1, 0]);
