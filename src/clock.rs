@@ -1,5 +1,7 @@
 //! The only place that reads a clock. Everything else takes time as an argument or through [`Clock`].
 
+#![expect(clippy::disallowed_methods, reason = "somebody has to read the clock")]
+
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
