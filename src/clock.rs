@@ -35,12 +35,12 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn mono(&self) -> Micros {
-        Micros(self.0.elapsed().as_micros() as i64)
+        self.0.elapsed().into()
     }
 
     fn unix(&self) -> Micros {
         // A clock before 1970 is a machine that was never set; its time is as good as zero.
-        Micros(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64))
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().into()
     }
 }
 

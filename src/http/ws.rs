@@ -148,7 +148,7 @@ async fn read(
             _ = check.tick() => {
                 let now = app.pipeline.clock.mono();
                 half_since = (wire.half_received() > 0).then(|| half_since.unwrap_or(now));
-                let limit = Micros(app.pipeline.config.message_timeout.as_micros() as i64);
+                let limit = Micros::from(app.pipeline.config.message_timeout);
                 if half_since.is_some_and(|since| now - since >= limit) {
                     return Some(Close(1008, "a message was not complete in time".to_owned()));
                 }

@@ -216,17 +216,16 @@ impl Pipeline {
     }
 
     fn new_lane(&self, recording: &Recording, participant_id: &str, kind: Kind) -> Arc<Lane> {
-        let micros = |time: Duration| Micros(time.as_micros() as i64);
         let track = keys::track(participant_id, kind);
         let hold = if kind == Kind::Webcam { self.config.hold_webcam } else { self.config.hold_screenshare };
         let settings = TrackSettings {
             grid: recording.grid,
             rules: Rules {
                 grid: recording.grid,
-                settle: micros(self.config.settle),
-                hold: micros(hold),
+                settle: self.config.settle.into(),
+                hold: hold.into(),
                 hold_after_loss: Micros::from_secs(2),
-                live_fill: micros(self.config.live_fill),
+                live_fill: self.config.live_fill.into(),
             },
             encoder: self.encoder.clone(),
             canvas_max: self.config.canvas_max,
@@ -301,7 +300,7 @@ impl Pipeline {
         let mut stop = self.stop.listen();
         let mut every = tokio::time::interval(VISIT_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let grace = Micros(self.config.reconnect_grace.as_micros() as i64);
+        let grace = Micros::from(self.config.reconnect_grace);
         loop {
             tokio::select! {
                 _ = every.tick() => {}
