@@ -123,13 +123,13 @@ const BANS: &[Ban] = &[
         advice: "`unsafe` stands in src/ffmpeg.rs only",
     },
     Ban {
-        words: &["Instant::now", "SystemTime::now", "OffsetDateTime::now_utc", "OffsetDateTime::now_local", "elapsed"],
+        words: &["Instant::now", "SystemTime::now", "OffsetDateTime::now_utc", "OffsetDateTime::now_local", ".elapsed"],
         only_in: &["src/clock.rs"],
         tests_too: false,
         advice: "take the time from the `Clock` that is passed in: tests move a simulated one",
     },
     Ban {
-        words: &["unbounded", "unbounded_channel", "mpsc::channel::<", "std::sync::mpsc", "UnboundedSender"],
+        words: &["unbounded", "unbounded_channel", "std::sync::mpsc", "UnboundedSender"],
         only_in: &[],
         tests_too: true,
         advice: "every queue is bounded and its full-rule has a name: crossbeam's `bounded`, `channel::Channel`",
@@ -147,7 +147,7 @@ const BANS: &[Ban] = &[
         advice: "nothing sleeps on a thread: wait for the event",
     },
     Ban {
-        words: &["unwrap"],
+        words: &[".unwrap"],
         only_in: &[],
         tests_too: false,
         advice: "return an error where the input is at fault; where it cannot be, `expect` states the invariant",

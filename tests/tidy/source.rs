@@ -179,12 +179,15 @@ pub(crate) fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
-/// Where `word` stands on its own: no letter, digit or `_` beside it.
+/// Where `word` stands on its own: it begins and ends where a name of the code does.
 pub(crate) fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    code.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |at| !part(code[..*at].chars().next_back()) && !part(code[at + word.len()..].chars().next()))
+    let goes_on = move |before: &str, after: &str| part(before.chars().next_back()) && part(after.chars().next());
+    code.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        let (before, rest) = code.split_at(*at);
+        let (word, after) = rest.split_at(word.len());
+        !goes_on(before, word) && !goes_on(word, after)
+    })
 }
 
 /// Fails with every place and what to do about it.
