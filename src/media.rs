@@ -3,6 +3,7 @@
 //! Plain data and integer arithmetic. No I/O, no clock, no codec.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,13 @@ impl Micros {
     /// Seconds as a float, for display and JSON only.
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1e6
+    }
+}
+
+impl From<Duration> for Micros {
+    /// Whole microseconds; what is longer than 290,000 years is that long.
+    fn from(time: Duration) -> Micros {
+        Micros(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
     }
 }
 

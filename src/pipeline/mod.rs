@@ -14,13 +14,16 @@ pub mod schedule;
 pub mod session;
 pub mod shed;
 pub mod store;
+mod threads;
 pub mod timeline;
 pub mod track;
+mod units;
+
+pub use threads::Threads;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
@@ -50,6 +53,7 @@ use store::manifest::{Mp4Manifest, State};
 use store::objects::Objects;
 use store::spool::TrackSpool;
 use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
+use threads::{join, spawn};
 use timeline::Rules;
 use track::{TrackSettings, TrackWriter};
 
@@ -86,14 +90,6 @@ pub struct Pipeline {
     stop: Stop,
 }
 
-/// The threads of a running pipeline.
-#[derive(Debug)]
-pub struct Threads {
-    ingest: Vec<JoinHandle<()>>,
-    encode: Vec<JoinHandle<()>>,
-    last: Vec<JoinHandle<()>>,
-}
-
 impl Pipeline {
     /// Starts threads and the visiting task. Must be called within a tokio runtime.
     ///
@@ -125,7 +121,7 @@ impl Pipeline {
             ingest: ReadyList::new(lanes_max, ingest_workers, |lane: &Lane| &lane.ingest_turn),
             encode: ReadyList::new(lanes_max, encoder_workers, |lane: &Lane| &lane.encode_turn),
         });
-        let mut threads = Threads { ingest: Vec::new(), encode: Vec::new(), last: Vec::new() };
+        let mut threads = Threads::default();
         for n in 0..ingest_workers {
             let (lists, clock) = (Arc::clone(&lists), Arc::clone(&clock));
             threads.ingest.push(spawn(format!("ingest-{n}"), move || {
@@ -222,17 +218,16 @@ impl Pipeline {
     }
 
     fn new_lane(&self, recording: &Recording, participant_id: &str, kind: Kind) -> Arc<Lane> {
-        let micros = |time: Duration| Micros(time.as_micros() as i64);
         let track = keys::track(participant_id, kind);
         let hold = if kind == Kind::Webcam { self.config.hold_webcam } else { self.config.hold_screenshare };
         let settings = TrackSettings {
             grid: recording.grid,
             rules: Rules {
                 grid: recording.grid,
-                settle: micros(self.config.settle),
-                hold: micros(hold),
+                settle: self.config.settle.into(),
+                hold: hold.into(),
                 hold_after_loss: Micros::from_secs(2),
-                live_fill: micros(self.config.live_fill),
+                live_fill: self.config.live_fill.into(),
             },
             encoder: self.encoder.clone(),
             canvas_max: self.config.canvas_max,
@@ -307,7 +302,7 @@ impl Pipeline {
         let mut stop = self.stop.listen();
         let mut every = tokio::time::interval(VISIT_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let grace = Micros(self.config.reconnect_grace.as_micros() as i64);
+        let grace = Micros::from(self.config.reconnect_grace);
         loop {
             tokio::select! {
                 _ = every.tick() => {}
@@ -381,33 +376,9 @@ impl Pipeline {
     }
 }
 
-impl Threads {
-    /// Waits for the sync and assembly threads, which end when the pipeline is dropped.
-    pub fn join_last(mut self) {
-        join(&mut self.last);
-    }
-}
-
 impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pipeline")
-    }
-}
-
-fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
-    thread::Builder::new()
-        .name(name.clone())
-        .spawn(work)
-        .map_err(|error| format!("cannot start thread {name}: {error}"))
-}
-
-fn join(threads: &mut Vec<JoinHandle<()>>) {
-    for thread in threads.drain(..) {
-        let name = thread.thread().name().unwrap_or_default().to_owned();
-        match thread.join() {
-            Ok(()) => tracing::debug!(thread = name, "ended"),
-            Err(_) => tracing::error!(thread = name, "a worker panicked: this is a bug"),
-        }
     }
 }
 

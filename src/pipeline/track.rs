@@ -1,6 +1,7 @@
 //! One track's life on an encoder worker: timeline -> encoder -> packager -> spool, and the books of it all.
 //!
-//! Used by one worker at a time. Not here: queues and turns ([`super::lane`]), making durable, publishing.
+//! Used by one worker at a time. Not here: queues and turns ([`super::lane`]), making units ([`super::units`]),
+//! making durable, publishing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +11,7 @@ use crate::config::Fill;
 use crate::media::{AccessUnit, Canvas, DiscardReason, GapReason, Grid, Micros, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
-use super::encode::canvas::{Fitter, choose};
-use super::encode::filler::Filler;
-use super::encode::x264::X264;
-use super::encode::{EncodeError, Encoder, EncoderSettings, nal};
+use super::encode::{EncodeError, EncoderSettings, nal};
 use super::lane::{Arrived, Lane, Order, View};
 use super::package::boxes::{self, Track};
 use super::package::segmenter::{Part, Segmenter};
@@ -21,9 +19,7 @@ use super::store::journal::{self, Run, RunKind};
 use super::store::manifest::{EpochManifest, Gap};
 use super::store::spool::{EpochWriter, PartBooks, TrackSpool, WhenClosed};
 use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
-
-/// A track's first picture must be at least this large on both sides to fix the canvas: smaller ones are placeholders.
-const CANVAS_SIDE_MIN: u32 = 64;
+use super::units::UnitMaker;
 
 /// What is fixed for a track.
 #[derive(Clone, Debug)]
@@ -48,25 +44,6 @@ struct Taken {
     picture: Arc<Picture>,
 }
 
-/// What is fixed by the first picture, and open while media is written.
-struct Opened {
-    canvas: Canvas,
-    encoder: Box<dyn Encoder>,
-    options: String,
-    init: Vec<u8>,
-    /// The picture that the encoder would repeat.
-    shown: Option<Arc<Picture>>,
-}
-
-/// A prepared GOP in use.
-struct Gop {
-    filler: Arc<Filler>,
-    /// What its IDR has to differ from.
-    before: Option<u32>,
-    /// Units used since its IDR.
-    used: usize,
-}
-
 /// Writes one track.
 pub struct TrackWriter {
     settings: TrackSettings,
@@ -74,19 +51,16 @@ pub struct TrackWriter {
     metrics: Arc<Metrics>,
     timeline: Timeline<Taken>,
     steps: Vec<Step<Taken>>,
-    canvas: Option<Canvas>,
-    opened: Option<Opened>,
-    fitter: Fitter,
-    shown: Option<Arc<Picture>>,
+    units: UnitMaker,
+    /// The bytes of the init segment that goes with the encoder.
+    init: Vec<u8>,
+    /// What the encoder says it runs on.
+    options: String,
     segmenter: Segmenter,
     epoch: Option<EpochWriter>,
     /// The runs of the part that is being collected.
     runs: VecDeque<Run>,
     last_at: Micros,
-    /// The prepared GOP of the gap that is open.
-    filler: Option<Gop>,
-    /// `idr_pic_id` of the last unit, where that was an IDR: two in a row must differ (H.264, 7.4.3).
-    last_idr: Option<u32>,
 }
 
 /// Why a tick could not be written.
@@ -103,22 +77,20 @@ enum WriteError {
 impl TrackWriter {
     /// A track without pictures.
     pub fn new(settings: TrackSettings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> TrackWriter {
+        let (encoder, now, counts) = (settings.encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
         TrackWriter {
+            units: UnitMaker::new(encoder, settings.grid, settings.fill, now, counts),
+            init: Vec::new(),
+            options: String::new(),
             timeline: Timeline::new(settings.rules),
             segmenter: Segmenter::new(settings.grid),
             settings,
             clock,
             metrics,
             steps: Vec::new(),
-            canvas: None,
-            opened: None,
-            fitter: Fitter::new(),
-            shown: None,
             epoch: None,
             runs: VecDeque::new(),
             last_at: Micros(0),
-            filler: None,
-            last_idr: None,
         }
     }
 
@@ -141,12 +113,9 @@ impl TrackWriter {
             return self.advance(lane, clock);
         };
         let picture = Arc::clone(&decoded.picture);
-        if self.canvas.is_none() {
-            if picture.width() < CANVAS_SIDE_MIN || picture.height() < CANVAS_SIDE_MIN {
-                lane.discard(DiscardReason::Placeholder, 1);
-                return self.advance(lane, clock);
-            }
-            self.canvas = Some(choose(picture.width(), picture.height(), self.settings.canvas_max));
+        if !self.units.fix_canvas(&picture, self.settings.canvas_max) {
+            lane.discard(DiscardReason::Placeholder, 1);
+            return self.advance(lane, clock);
         }
         let stamp = Stamp { capture: arrived.capture.number, at };
         let mut steps = std::mem::take(&mut self.steps);
@@ -171,7 +140,7 @@ impl TrackWriter {
         self.write(lane, steps);
         if order != Order::Flush {
             self.close_epoch(lane);
-            self.opened = None;
+            self.units.close();
         }
     }
 
@@ -196,7 +165,7 @@ impl TrackWriter {
     fn write_picture(&mut self, lane: &Arc<Lane>, tick: Tick, stamp: Stamp, taken: &Taken) {
         let capture = &taken.arrived.capture;
         let decoded = taken.arrived.decoded.as_ref();
-        let after_gap = self.filler.take().is_some();
+        let after_gap = self.units.end_gap();
         self.last_at = self.last_at.max(stamp.at);
         let run = Run {
             tick,
@@ -209,7 +178,10 @@ impl TrackWriter {
             png_bytes: decoded.map(|decoded| decoded.png_bytes),
             same: decoded.is_some_and(|decoded| decoded.same),
         };
-        let unit = self.open(lane, tick).and_then(|()| self.encode(tick, Some(&taken.picture), after_gap));
+        let unit = self.open(lane, tick).and_then(|()| {
+            let idr = after_gap || self.segmenter.needs_idr(tick);
+            Ok(self.units.encode(Some(&taken.picture), idr)?)
+        });
         self.push(lane, run, unit);
     }
 
@@ -219,7 +191,8 @@ impl TrackWriter {
         }
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Held, reason);
-            let unit = self.open(lane, tick).and_then(|()| self.encode(tick, None, false));
+            let unit = self.open(lane, tick);
+            let unit = unit.and_then(|()| Ok(self.units.encode(None, self.segmenter.needs_idr(tick))?));
             self.push(lane, run, unit);
         }
     }
@@ -228,31 +201,28 @@ impl TrackWriter {
         lane.view(|view| note_gap(view, first, ticks, reason));
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Filled, Some(reason));
-            let unit = self.open(lane, tick).and_then(|()| self.filler_unit(tick));
+            let unit = self.open(lane, tick);
+            let unit = unit.and_then(|()| Ok(self.units.fill(self.segmenter.needs_idr(tick))?));
             self.push(lane, run, unit);
         }
     }
 
     /// Opens what is not open: the encoder, and an epoch that begins at `tick`.
     fn open(&mut self, lane: &Arc<Lane>, tick: Tick) -> Result<(), WriteError> {
-        if self.opened.is_none() {
-            let canvas = self.canvas.expect("the timeline writes nothing before a picture fixed the canvas");
-            let encoder = X264::open(&self.settings.encoder, canvas)?;
-            let sets = encoder.parameter_sets();
-            let init = boxes::init_segment(&Track { canvas, fps: self.settings.grid.fps, sets });
-            let codecs = nal::codecs(sets);
-            let options = encoder.options().to_owned();
+        if let Some(opened) = self.units.open()? {
+            let (canvas, sets) = (opened.canvas, opened.encoder.parameter_sets());
+            self.init = boxes::init_segment(&Track { canvas, fps: self.settings.grid.fps, sets });
+            let (codecs, options) = (nal::codecs(sets), opened.options.clone());
             lane.view(|view| (view.canvas, view.codecs) = (Some(canvas), Some(codecs)));
-            self.opened = Some(Opened { canvas, encoder: Box::new(encoder), options, init, shown: None });
+            self.options = options;
         }
-        let opened = self.opened.as_ref().expect("opened above");
         if self.epoch.is_none() {
-            let epoch = EpochWriter::create(&self.settings.spool, tick, &opened.init, &opened.options)?;
+            let epoch = EpochWriter::create(&self.settings.spool, tick, &self.init, &self.options)?;
             let manifest = EpochManifest {
                 epoch: epoch.name().to_owned(),
                 first_tick: tick,
                 init: epoch.init().to_owned(),
-                encoder_options: opened.options.clone(),
+                encoder_options: self.options.clone(),
             };
             lane.view(|view| {
                 if view.epochs.is_empty() {
@@ -269,63 +239,10 @@ impl TrackWriter {
         Ok(())
     }
 
-    /// Encodes `picture`, or the one before it again.
-    fn encode(&mut self, tick: Tick, picture: Option<&Arc<Picture>>, idr: bool) -> Result<AccessUnit, WriteError> {
-        let idr = idr || self.segmenter.needs_idr(tick);
-        let opened = self.opened.as_mut().expect("opened before it is used");
-        let start = self.clock.mono();
-        if let Some(picture) = picture {
-            self.shown = Some(Arc::clone(picture));
-        }
-        let wanted = self.shown.as_ref().expect("a tick is held only after a picture");
-        let unit = if opened.shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, wanted)) {
-            opened.encoder.repeat(idr)?
-        } else {
-            let fitted = self.fitter.fit(wanted, opened.canvas)?;
-            let unit = opened.encoder.encode(fitted, idr)?;
-            opened.shown = Some(Arc::clone(wanted));
-            unit
-        };
-        let clashes = unit.idr
-            && self.last_idr.is_some()
-            && nal::idr_pic_id(&unit, opened.encoder.parameter_sets()) == self.last_idr;
-        // The next IDR of an encoder has another id.
-        let unit = if clashes { opened.encoder.repeat(true)? } else { unit };
-        self.metrics.took(Stage::Encode, self.clock.mono() - start);
-        Ok(unit)
-    }
-
-    /// The unit of the prepared GOP for `tick`: its IDR at the gap's first tick and where a cell begins.
-    fn filler_unit(&mut self, tick: Tick) -> Result<AccessUnit, WriteError> {
-        let opened = self.opened.as_ref().expect("opened before it is used");
-        if self.filler.is_none() {
-            let (encoder, ticks) = (&self.settings.encoder, self.settings.grid.segment_ticks);
-            let filler = match (self.settings.fill, &self.shown) {
-                (Fill::Hold, Some(shown)) => {
-                    let fitted = self.fitter.fit(shown, opened.canvas)?;
-                    Arc::new(Filler::prepare(encoder, opened.canvas, fitted, ticks)?)
-                }
-                _ => Filler::black(encoder, opened.canvas, ticks)?,
-            };
-            self.filler = Some(Gop { filler, before: self.last_idr, used: 0 });
-        }
-        let needs_idr = self.segmenter.needs_idr(tick);
-        let gop = self.filler.as_mut().expect("prepared above");
-        if needs_idr {
-            (gop.before, gop.used) = (self.last_idr, 0);
-        }
-        let unit = gop.filler.gop(gop.before)[gop.used].clone();
-        gop.used += 1;
-        Ok(unit)
-    }
-
     /// Hands a unit to the packager, and a complete part to the spool.
     fn push(&mut self, lane: &Arc<Lane>, run: Run, unit: Result<AccessUnit, WriteError>) {
         let tick = run.tick;
         self.runs.push_back(run);
-        if let (Ok(unit), Some(opened)) = (&unit, &self.opened) {
-            self.last_idr = unit.idr.then(|| nal::idr_pic_id(unit, opened.encoder.parameter_sets())).flatten();
-        }
         let part = unit.and_then(|unit| Ok(self.segmenter.push(tick, unit)?));
         match part.map(|part| part.map_or(Ok(()), |part| self.append(lane, &part))) {
             Ok(Ok(())) => {}
@@ -362,7 +279,7 @@ impl TrackWriter {
 
     /// Ends the epoch: the open part is written, the open segment closed early.
     fn close_epoch(&mut self, lane: &Arc<Lane>) {
-        self.filler = None;
+        self.units.end_gap();
         if let Some(part) = self.segmenter.flush()
             && let Err(error) = self.append(lane, &part)
         {
@@ -386,7 +303,7 @@ impl TrackWriter {
             self.metrics.spool_failed.inc();
         } else {
             self.metrics.encoders_failed.inc();
-            self.opened = None;
+            self.units.close();
         }
         tracing::error!(recording = lane.recording_id, track = lane.track, %error, "a track lost its epoch");
         let runs = std::mem::take(&mut self.runs);
@@ -400,7 +317,7 @@ impl TrackWriter {
             let _ = epoch.end(|| when_closed(lane));
         }
         self.segmenter = Segmenter::new(self.settings.grid);
-        self.filler = None;
+        self.units.end_gap();
     }
 
     /// Books ticks that are in no segment; the MP4 fills them.

@@ -1,5 +1,7 @@
 //! Tests of the whole program from outside, one file per scenario.
 
+#![allow(clippy::disallowed_methods, reason = "the whole program runs on the machine's own clock and threads")]
+
 mod bot;
 mod browser;
 mod fake;
@@ -9,5 +11,5 @@ mod pattern;
 mod playback;
 
 mod bad_messages;
-mod meetings;
 mod closes;
+mod meetings;

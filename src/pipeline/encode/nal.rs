@@ -74,6 +74,9 @@ pub fn codecs(sets: &ParameterSets) -> String {
 
 /// The `idr_pic_id` of an IDR (7.3.3). `None` for other units, and for streams that the pinned settings cannot make:
 /// interlaced, with scaling lists, or not 4:2:0.
+///
+/// Two IDRs that follow one another directly must differ in it (7.4.3). Where they would not, the second is encoded again
+/// (`repeat(true)`: x264 alternates its ids), or comes from another GOP of the filler.
 pub fn idr_pic_id(unit: &AccessUnit, sets: &ParameterSets) -> Option<u32> {
     let length = u32::from_be_bytes(*unit.data.first_chunk()?) as usize;
     let nal = unit.data.get(4..)?.get(..length)?;
@@ -88,13 +91,6 @@ pub fn idr_pic_id(unit: &AccessUnit, sets: &ParameterSets) -> Option<u32> {
     }
     header.take(number_bits)?;
     header.exp_golomb()
-}
-
-/// Whether two units that follow one another directly are IDRs with the same id, which 7.4.3 forbids. The remedy is to
-/// encode the second again (`repeat(true)`: x264 alternates its ids), or another GOP of the filler.
-pub fn ids_clash(before: &AccessUnit, unit: &AccessUnit, sets: &ParameterSets) -> bool {
-    let id = idr_pic_id(before, sets);
-    id.is_some() && id == idr_pic_id(unit, sets)
 }
 
 /// Bits of `frame_num`, `log2_max_frame_num_minus4 + 4`, of a progressive 4:2:0 SPS of the High profile (7.3.2.1.1).

@@ -226,7 +226,7 @@ struct OneRowMore<'a> {
 }
 
 impl<'a> OneRowMore<'a> {
-    /// `png` must have passed [`header`].
+    /// `png` must have passed [`header()`].
     fn new(png: &'a [u8], rows: u32) -> OneRowMore<'a> {
         let mut start = *png.first_chunk::<HEADER_BYTES>().expect("a PNG with a header");
         start[20..24].copy_from_slice(&rows.to_be_bytes());

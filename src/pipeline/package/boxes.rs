@@ -125,15 +125,6 @@ pub fn part(sequence: u32, first_tick: Tick, units: &[AccessUnit]) -> Vec<u8> {
     out
 }
 
-/// The `codecs` parameter of RFC 6381: `avc1.` and profile, constraints and level from the SPS in hex.
-///
-/// # Panics
-/// When the SPS is shorter than 4 bytes: encoders are checked when they are opened.
-pub fn codecs(sets: &ParameterSets) -> String {
-    let [_, profile, constraints, level, ..] = sets.sps[..] else { panic!("{SHORT_SPS}") };
-    format!("avc1.{profile:02x}{constraints:02x}{level:02x}")
-}
-
 const OWN_BOXES: &str = "boxes of our own making can be written";
 const SHORT_SPS: &str = "an SPS carries profile and level";
 
@@ -289,11 +280,6 @@ mod tests {
                 full_range_flag: false
             })
         ));
-    }
-
-    #[test]
-    fn codecs_come_from_the_sps() {
-        assert_eq!(codecs(&sets()), "avc1.640015");
     }
 
     #[test]
