@@ -276,8 +276,11 @@ fn scalar(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// Reads `90s`, `500ms`, `10m`, `1h`, `30d`.
+/// Reads `90s`, `500ms`, `10m`, `1h`, `30d`; a bare `0` needs no unit.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     let wrong = || format!("`{text}` is no duration; write 90s, 500ms, 10m, 1h or 30d");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(digits);

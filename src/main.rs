@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tilecast::cli::serve;
+use tilecast::cli::{serve, simulate};
 use tilecast::config::{Config, with_file};
 
 /// Turns the PNG streams of Recall.ai meeting bots into aligned MP4s and live HLS, one per participant.
@@ -18,6 +18,8 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(Box<Config>),
+    /// Play bots that send pictures to a server
+    Simulate(Box<simulate::SimulateArgs>),
 }
 
 fn main() -> ExitCode {
@@ -44,5 +46,6 @@ fn run() -> Result<ExitCode, String> {
     let matches = command.get_matches_from(args);
     match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
         Command::Serve(config) => serve::run(*config),
+        Command::Simulate(args) => simulate::run(*args).map_err(|error| error.to_string()),
     }
 }

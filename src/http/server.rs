@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
@@ -38,13 +39,13 @@ pub struct Wire {
     half: AtomicU64,
     /// The same, of all connections.
     total: Arc<AtomicU64>,
-    /// Whatever still comes is thrown away: the connection is closing.
-    drain: AtomicBool,
+    /// Who gets the stream when HTTP and WebSocket are done with it.
+    heir: Mutex<Option<oneshot::Sender<TcpStream>>>,
 }
 
 impl Wire {
     fn new(total: Arc<AtomicU64>) -> Wire {
-        Wire { half: AtomicU64::new(0), total, drain: AtomicBool::new(false) }
+        Wire { half: AtomicU64::new(0), total, heir: Mutex::default() }
     }
 
     /// Bytes read since the last whole message.
@@ -58,9 +59,11 @@ impl Wire {
         self.total.fetch_sub(half, SeqCst);
     }
 
-    /// From now on whatever comes is thrown away, so that the peer reads our close instead of a reset.
-    pub fn drain(&self) {
-        self.drain.store(true, SeqCst);
+    /// Asks for the stream: it comes once everybody else has dropped it, and is to be passed to [`linger`].
+    pub fn inherit(&self) -> oneshot::Receiver<TcpStream> {
+        let (give, take) = oneshot::channel();
+        *self.heir.lock().unwrap_or_else(PoisonError::into_inner) = Some(give);
+        take
     }
 
     fn read(&self, bytes: u64) {
@@ -73,6 +76,19 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.message_complete();
     }
+}
+
+/// Ends a connection so that the peer reads our last words: closing a stream with unread bytes in it would be a reset,
+/// which throws away what the peer has not read yet. Whatever still comes is thrown away, for `limit` at most.
+pub async fn linger(mut stream: TcpStream, limit: Duration) {
+    let rest = async {
+        let mut bytes = vec![0; 16 * 1024];
+        stream.shutdown().await?;
+        while stream.read(&mut bytes).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // A peer that is gone has nothing left to read.
+    let _ = tokio::time::timeout(limit, rest).await;
 }
 
 /// Serves `router` until `stop`; then no connection is taken, and those open have a few seconds to end.
@@ -112,7 +128,7 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, wire: Arc
     // Neither is worth losing a connection for.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_user_timeout(Some(limits.peer_timeout));
-    let io = TokioIo::new(Counted { stream, wire: Arc::clone(&wire) });
+    let io = TokioIo::new(Counted { stream: Some(stream), wire: Arc::clone(&wire) });
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&wire));
@@ -128,39 +144,49 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, wire: Arc
     let _ = connection.await;
 }
 
-/// A stream that counts what it reads.
+/// A stream that counts what it reads, and leaves itself to the [`Wire`]'s heir.
 struct Counted {
-    stream: TcpStream,
+    /// `None` only while it is dropped.
+    stream: Option<TcpStream>,
     wire: Arc<Wire>,
+}
+
+impl Counted {
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(self.stream.as_mut().expect("taken when dropped, and not before"))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let heir = self.wire.heir.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(heir), Some(stream)) = (heir, self.stream.take()) {
+            // Who asked and did not wait does not want it.
+            let _ = heir.send(stream);
+        }
+    }
 }
 
 impl AsyncRead for Counted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let before = buffer.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-            let read = buffer.filled().len() - before;
-            if read > 0 && self.wire.drain.load(SeqCst) {
-                buffer.set_filled(before);
-                continue;
-            }
-            self.wire.read(read as u64);
-            return Poll::Ready(Ok(()));
-        }
+        let before = buffer.filled().len();
+        ready!(self.stream().poll_read(cx, buffer))?;
+        self.wire.read((buffer.filled().len() - before) as u64);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.stream().poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream().poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -168,10 +194,10 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        self.stream().poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(TcpStream::is_write_vectored)
     }
 }

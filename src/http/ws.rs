@@ -15,17 +15,17 @@ use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite;
 
 use crate::media::Micros;
-use crate::pipeline::lane::Queued;
-use crate::pipeline::session::{Accepted, Offer, Session};
+use crate::pipeline::delivery::deliver;
+use crate::pipeline::session::{Accepted, Session};
 
 use super::App;
 use super::error::ApiError;
-use super::server::Wire;
+use super::server::{Wire, linger};
 
 /// How long a closing socket may take to answer our close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How often a half received message is looked at.
-const HALF_CHECK: Duration = Duration::from_secs(5);
+/// A half received message is looked at this often within --message-timeout, and so is cut at most two looks late.
+const HALF_LOOKS: u32 = 8;
 /// What one read takes at most: small, for an idle socket keeps a buffer of this size.
 const READ_BUFFER: usize = 32 * 1024;
 
@@ -94,15 +94,19 @@ async fn serve(app: App, socket: WebSocket, wire: Arc<Wire>, tenant: Option<Stri
         Some(Close(code, reason)) => {
             tracing::info!(code, reason, "socket closed by us");
             let _ = close.send((code, reason));
-            let _ = writer.await;
-            wire.drain();
-            let _ = tokio::time::timeout(CLOSE_WAIT, async { while let Some(Ok(_)) = stream.next().await {} }).await;
         }
         None => {
             tracing::info!("socket closed by the bot");
             drop(close);
-            let _ = writer.await;
         }
+    }
+    let _ = writer.await;
+    // The rest of the closing handshake (RFC 6455, 7.1.2), whoever began it: reading also sends the answer to a close.
+    let _ = tokio::time::timeout(CLOSE_WAIT, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+    let inherited = wire.inherit();
+    drop(stream);
+    if let Ok(stream) = inherited.await {
+        linger(stream, CLOSE_WAIT).await;
     }
     app.sockets.fetch_sub(1, SeqCst);
 }
@@ -137,7 +141,9 @@ async fn read(
     wire: &Wire,
 ) -> Option<Close> {
     let mut stop = app.closing.listen();
-    let mut check = tokio::time::interval(HALF_CHECK);
+    let limit = app.pipeline.config.message_timeout;
+    let mut check = tokio::time::interval((limit / HALF_LOOKS).max(Duration::from_millis(20)));
+    let limit = Micros::from(limit);
     let mut half_since: Option<Micros> = None;
     wire.message_complete();
     loop {
@@ -148,7 +154,6 @@ async fn read(
             _ = check.tick() => {
                 let now = app.pipeline.clock.mono();
                 half_since = (wire.half_received() > 0).then(|| half_since.unwrap_or(now));
-                let limit = Micros::from(app.pipeline.config.message_timeout);
                 if half_since.is_some_and(|since| now - since >= limit) {
                     return Some(Close(1008, "a message was not complete in time".to_owned()));
                 }
@@ -169,7 +174,7 @@ async fn read(
             Accepted::Close(code, reason) => return Some(Close(code, reason.to_owned())),
             Accepted::Offers(offers) => {
                 for offer in offers {
-                    deliver(app, session, offer).await;
+                    deliver(&app.pipeline, &mut session.patience, offer).await;
                 }
             }
         }
@@ -196,42 +201,5 @@ fn close_for(app: &App, error: axum::Error) -> Option<Close> {
             Some(Close(1002, error.to_string()))
         }
         _ => None,
-    }
-}
-
-/// Brings a capture into its lane: waits for the budget and for a place, for as long as the socket has patience.
-async fn deliver(app: &App, session: &mut Session, offer: Offer) {
-    let Offer { lane, capture, message_bytes, picture_bytes } = offer;
-    let clock = &app.pipeline.clock;
-    let since = clock.mono();
-    let at = capture.at;
-    if lane.sheds_next() {
-        return lane.shed(at);
-    }
-    let charge = app.pipeline.budget.charge(message_bytes + picture_bytes).await;
-    let mut queued = Queued { capture, charge, message_bytes };
-    loop {
-        let freed = lane.freed().notified();
-        let mut freed = std::pin::pin!(freed);
-        freed.as_mut().enable();
-        match lane.offer(queued) {
-            Ok(()) => break,
-            Err(back) => queued = back,
-        }
-        let now = clock.mono();
-        let until = session.patience.until(since, lane.freed_at(), now);
-        if now >= until {
-            lane.shed_more();
-            lane.shed(at);
-            break;
-        }
-        let wait = Duration::from_micros((until - now).0.max(0) as u64);
-        let _ = tokio::time::timeout(wait, freed).await;
-    }
-    let now = clock.mono();
-    session.patience.held(since, now);
-    // Below a millisecond nothing was full.
-    if now - since > Micros(1000) {
-        app.pipeline.metrics.socket_waited.inc_by((now - since).as_secs_f64());
     }
 }

@@ -158,6 +158,7 @@ impl Keeper {
     async fn finish(&mut self) {
         self.recording.set_state(State::Finishing);
         self.put_manifest(true).await;
+        self.recording.end_limbo();
         self.order(Order::Flush).await;
         let lanes = self.recording.lanes();
         let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
@@ -230,6 +231,7 @@ impl Keeper {
         if self.recording.state() != State::Live {
             return self.flush_events().await;
         }
+        self.recording.end_limbo();
         self.order(Order::Suspend).await;
         self.recording.event("suspended", serde_json::Value::Null);
         self.recording.set_state(State::Suspended);

@@ -2,6 +2,7 @@
 
 pub mod assembly;
 pub mod budget;
+pub mod delivery;
 pub mod encode;
 pub mod ingest;
 pub mod keeper;
@@ -46,6 +47,7 @@ use lane::{Lane, LaneParts, Lists};
 use recording::{Recording, Refused};
 use registry::Registry;
 use schedule::ReadyList;
+use shed::Patience;
 use store::keys;
 use store::manifest::{Mp4Manifest, State};
 use store::objects::Objects;
@@ -310,6 +312,16 @@ impl Pipeline {
             for recording in self.registry.all() {
                 recording.visit(now, grace);
                 self.write_events(&recording);
+                let placed = recording.leave_limbo(now);
+                if !placed.is_empty() {
+                    let pipeline = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        let mut patience = Patience::new(Micros(pipeline.config.patience.as_micros() as i64));
+                        for offer in placed {
+                            delivery::deliver(&pipeline, &mut patience, offer).await;
+                        }
+                    });
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Not here: publishing and finishing ([`super::keeper`]), pixels, sockets themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,9 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::clock::rfc3339;
-use crate::media::{GapReason, Grid, Kind, Micros};
+use crate::media::{DiscardReason, GapReason, Grid, Kind, Micros};
 
+use super::delivery::Offer;
 use super::ingest::protocol::{Context, Participant, ParticipantMessage, Timestamp};
 use super::lane::{Lane, Order};
 use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, TrackManifest};
@@ -40,6 +41,8 @@ struct Inner {
     participants: BTreeMap<String, Participant>,
     bot_id: Option<String>,
     metadata: BTreeMap<String, serde_json::Value>,
+    /// Captures whose time is in doubt; the clock bounds them.
+    limbo: VecDeque<Offer>,
     events: Vec<String>,
     events_dropped: u64,
     lanes_refused: u64,
@@ -47,6 +50,23 @@ struct Inner {
     mp4: BTreeMap<String, super::store::manifest::Mp4Manifest>,
     last_error: Option<String>,
     uploads_pending: usize,
+}
+
+impl Inner {
+    fn leave_limbo(&mut self, wall: Micros) -> Vec<Offer> {
+        let mut placed = Vec::new();
+        for mut offer in std::mem::take(&mut self.limbo) {
+            match self.clock.recheck(offer.capture.relative, offer.capture.absolute, wall) {
+                Verdict::At(at) => {
+                    (offer.capture.at, offer.capture.clock) = (at, self.clock.newest());
+                    placed.push(offer);
+                }
+                Verdict::BadTimestamp => offer.lane.discard(DiscardReason::BadTimestamp, 1),
+                Verdict::Limbo => self.limbo.push_back(offer),
+            }
+        }
+        placed
+    }
 }
 
 /// One recording.
@@ -133,6 +153,7 @@ impl Recording {
                 participants: BTreeMap::new(),
                 bot_id: None,
                 metadata: BTreeMap::new(),
+                limbo: VecDeque::new(),
                 events: Vec::new(),
                 events_dropped: 0,
                 lanes_refused: 0,
@@ -199,24 +220,44 @@ impl Recording {
         }
     }
 
-    /// Reads the clocks of a message. Returns where it lies, and the recording's clock after it.
-    pub fn read_clock(&self, time: Timestamp, wall: Micros, unix: Micros, first_of_socket: bool) -> (Verdict, Micros) {
+    /// Reads the clocks of a capture that was just taken from a socket. Returns the captures that are placed by now, in
+    /// the order in which they were read: usually this one alone; none while its time is in doubt; earlier ones in front
+    /// of it when it settled theirs.
+    pub fn read(
+        &self,
+        mut offer: Offer,
+        time: Timestamp,
+        wall: Micros,
+        unix: Micros,
+        first_of_socket: bool,
+    ) -> Vec<Offer> {
         let mut inner = self.lock();
         let verdict = inner.clock.read(time.relative, time.absolute, wall, unix, first_of_socket);
-        let rebased = inner.clock.take_event();
-        if let Some(event) = rebased {
-            let at = inner.clock.newest();
-            let detail =
-                serde_json::json!({ "from_relative": event.from.as_secs_f64(), "to_time": event.to.as_secs_f64() });
-            self.note(&mut inner, at, "clock_rebased", None, detail);
+        if let Some(event) = inner.clock.take_rebased() {
+            let detail = serde_json::json!({ "zero_before": rfc3339(event.from), "zero_after": rfc3339(event.to) });
+            self.note(&mut inner, event.at, "clock_rebased", None, detail);
         }
-        (verdict, inner.clock.newest())
+        let mut placed = inner.leave_limbo(wall);
+        offer.capture.clock = inner.clock.newest();
+        match verdict {
+            Verdict::At(at) => {
+                offer.capture.at = at;
+                placed.push(offer);
+            }
+            Verdict::BadTimestamp => offer.lane.discard(DiscardReason::BadTimestamp, 1),
+            Verdict::Limbo => inner.limbo.push_back(offer),
+        }
+        placed
     }
 
-    /// Asks again about a capture in limbo.
-    pub fn recheck_clock(&self, time: Timestamp, wall: Micros) -> (Verdict, Micros) {
-        let inner = self.lock();
-        (inner.clock.recheck(time.relative, time.absolute, wall), inner.clock.newest())
+    /// Captures whose doubt is over by time alone; asked once a second.
+    pub fn leave_limbo(&self, wall: Micros) -> Vec<Offer> {
+        self.lock().leave_limbo(wall)
+    }
+
+    /// No more captures come that could settle those in doubt.
+    pub fn end_limbo(&self) {
+        self.lock().limbo.drain(..).for_each(|offer| offer.lane.discard(DiscardReason::BadTimestamp, 1));
     }
 
     /// The lane of a participant and kind, opened by `open` where there is none.
@@ -352,7 +393,7 @@ impl Recording {
             return;
         }
         let busy = inner.sockets.iter().any(|socket| socket.busy.load(SeqCst));
-        let idle = !busy && inner.lanes.values().all(|lane| lane.is_drained());
+        let idle = !busy && inner.limbo.is_empty() && inner.lanes.values().all(|lane| lane.is_drained());
         let clock = inner.clock.now(wall, idle);
         inner.lanes.values().for_each(|lane| lane.advance(clock));
     }
@@ -394,6 +435,11 @@ impl Recording {
         if error.is_some() {
             inner.last_error = error;
         }
+    }
+
+    /// Its clock: the newest time read.
+    pub fn newest(&self) -> Micros {
+        self.lock().clock.newest()
     }
 
     /// The absolute time of tick 0, where it is known.

@@ -7,28 +7,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::media::{DiscardReason, Kind, Micros};
+use crate::media::{Kind, Micros};
 use crate::metrics::Stage;
 
 use super::Pipeline;
+use super::delivery::Offer;
 use super::ingest::protocol::{self, Context, Message, PictureMessage, ProtocolError};
 use super::ingest::{Capture, png};
 use super::lane::Lane;
 use super::recording::{Recording, SocketState};
 use super::shed::Patience;
-use super::timeline::clock::Verdict;
-
-/// A capture that wants into a lane.
-pub struct Offer {
-    /// Where it belongs.
-    pub lane: Arc<Lane>,
-    /// The capture.
-    pub capture: Capture,
-    /// Bytes of its message.
-    pub message_bytes: u64,
-    /// Bytes of the picture it becomes, decoder's scratch included.
-    pub picture_bytes: u64,
-}
 
 /// What a message asks for.
 pub enum Accepted {
@@ -199,39 +187,31 @@ impl Session {
             },
         };
         recording.note_participant(&message.participant);
-        let unix = self.pipeline.clock.unix();
-        let (verdict, clock) = recording.read_clock(message.timestamp, wall, unix, first_of_socket);
-        self.patience.read(wall, clock);
-        let number = lane.next_number();
-        let at = match verdict {
-            Verdict::At(at) => at,
-            // Undecided captures are placed by their own `relative`: see the recording's clock.
-            Verdict::Limbo => message.timestamp.relative.unwrap_or_default(),
-            Verdict::BadTimestamp => {
-                lane.discard(DiscardReason::BadTimestamp, 1);
-                return none();
-            }
-        };
         let header = header_of(&message.buffer);
         let base64 = match message.buffer {
             Cow::Borrowed(buffer) => text.slice_ref(buffer.as_bytes()),
             Cow::Owned(buffer) => Bytes::from(buffer),
         };
+        // `at` and `clock` are the recording's to say.
         let capture = Capture {
-            number,
-            at,
+            number: lane.next_number(),
+            at: Micros(0),
             relative: message.timestamp.relative.unwrap_or_default(),
             absolute: message.timestamp.absolute,
-            clock,
+            clock: Micros(0),
             base64,
         };
-        Accepted::Offers(vec![Offer {
+        let offer = Offer {
             lane,
             capture,
             message_bytes: text.len() as u64,
             // What has no valid header becomes no picture.
             picture_bytes: header.map_or(0, |header| header.bytes_when_decoded),
-        }])
+        };
+        let unix = self.pipeline.clock.unix();
+        let placed = recording.read(offer, message.timestamp, wall, unix, first_of_socket);
+        self.patience.read(wall, recording.newest());
+        Accepted::Offers(placed)
     }
 
     /// The socket is gone.

@@ -2,7 +2,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "the whole program runs on the machine's own clock and threads")]
 
+mod bot;
 mod browser;
 mod fake;
+mod harness;
 mod page;
 mod pattern;
+mod playback;
+
+mod bad_messages;
+mod closes;
+mod meetings;

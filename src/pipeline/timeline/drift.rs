@@ -21,8 +21,8 @@ const SURPRISE: i64 = TICK * 55 / 100;
 
 /// Standard deviation from which on a lane that nothing has disturbed moves only when its mean passes [`MEAN_MAX`] by
 /// [`STANDARD_ERRORS`]. Its first picture is rounded with its jitter, so with +-0.25 tick (0.144) it may well lie at
-/// 0.75 for good, and 32 samples scatter around that. With +-0.15 (0.087) it never starts beyond 0.65.
-const SCATTER: i64 = TICK * 85 / 1000;
+/// 0.75 for good, and 32 samples scatter around that. With +-0.12 (0.07) it never starts beyond 0.62.
+const SCATTER: i64 = TICK * 7 / 100;
 const STANDARD_ERRORS: i128 = 5;
 
 /// Where a lane should move.
@@ -127,7 +127,7 @@ mod tests {
         let table = [
             (74, 0, false, 74, None),
             (76, 0, false, 76, Some(Move::Up)),
-            (-76, 8, false, -70, Some(Move::Down)),
+            (-76, 6, false, -70, Some(Move::Down)),
             // The picture at hand would end up a tick off, or worse than it is.
             (76, 0, false, 0, None),
             (-76, 0, false, 0, None),

@@ -479,6 +479,38 @@ fn jitter(seed: u64, max: i64, len: usize) -> Vec<i64> {
     (0..len).map(|_| if max == 0 { 0 } else { random.random_range(1 - max..max) }).collect()
 }
 
+#[test]
+fn every_rate_places_exactly() {
+    for fps in [1, 2, 3, 7, 24, 30] {
+        let rules = Rules { grid: Grid { fps, ..GRID }, ..RULES };
+        let (mut timeline, mut out) = (Timeline::new(rules), Vec::new());
+        let noise = jitter(u64::from(fps), 250_000 / i64::from(fps), 3000);
+        for (n, noise) in (0..).zip(noise) {
+            let at = Micros((1_000_000 * n + 100_000_000) / i64::from(fps) + noise);
+            timeline.take(Stamp { capture: n as u64, at }, (), at, &mut out);
+            timeline.advance(at, &mut out);
+        }
+        assert_eq!(
+            (timeline.first_tick(), timeline.next_tick(), out.len()),
+            (Some(100), Some(3100), 3000),
+            "{fps} fps"
+        );
+    }
+}
+
+#[test]
+fn a_small_jump_that_makes_captures_late_is_made_good() {
+    // 0.4 tick early and then, by times that go back 5.38 ticks, 0.78: wide enough to pass for jitter if nothing had
+    // come late.
+    let wide = |n: i64| if n % 2 == 0 { 50_000 } else { -50_000 };
+    let mut lane = Lane::new();
+    (0..100).for_each(|n| lane.take(Micros(300_000 + n * SPACING + wide(n))));
+    (100..150).for_each(|n| lane.take(Micros(300_000 + n * SPACING - 2_690_000 + wide(n))));
+    let lane = lane.check();
+    assert_eq!((lane.discarded(DiscardReason::Late), lane.discarded(DiscardReason::Merged)), (5, 1));
+    assert!(lane.errors()[100 + 40..].iter().all(|error| *error > 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, rng_seed: RngSeed::Fixed(2), ..ProptestConfig::default() })]
 

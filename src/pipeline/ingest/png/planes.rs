@@ -32,6 +32,14 @@ impl Pixels {
         }
     }
 
+    /// A picture to be converted into: black where the conversion leaves the chroma alone, else whatever costs least.
+    pub(super) fn canvas(self, width: u32, height: u32) -> Picture {
+        match self {
+            Pixels::Gray | Pixels::GrayAlpha => Picture::black(width, height),
+            Pixels::Rgb | Pixels::Rgba => Picture::new(width, height, vec![0; Picture::bytes(width, height)]),
+        }
+    }
+
     /// Bytes of a pixel.
     pub(super) fn bytes(self) -> usize {
         match self {
@@ -57,7 +65,7 @@ pub(super) fn convert(
     let chroma = first_row / 2 * chroma_width..(first_row + count).div_ceil(2) * chroma_width;
     let [y, u, v] = picture.planes_mut();
     match pixels {
-        // The chroma of a black picture is that of every grey one.
+        // The chroma of a black canvas is that of every grey.
         Pixels::Gray => y[luma].iter_mut().zip(&*rows).for_each(|(y, gray)| *y = luma_of_gray(*gray)),
         Pixels::GrayAlpha => y[luma]
             .iter_mut()

@@ -1,0 +1,146 @@
+//! The main job, whole: three meetings at once, sent as fast as the server takes them, with jitter, duplicates and
+//! reordering; every picture is read back from what came out, by our decoder and by FFmpeg's own tools.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use tilecast::cli::simulate::bot::participant_id;
+use tilecast::cli::simulate::plan::{PlanOptions, Planned, Turn, What, plan};
+use tilecast::media::{Kind, Micros};
+use tilecast::pipeline::store::keys;
+use tilecast::pipeline::store::manifest::Manifest;
+
+use crate::harness::Server;
+use crate::playback::{Shown, check_finished, track};
+
+const BOTS: u32 = 3;
+
+fn options() -> PlanOptions {
+    PlanOptions {
+        participants: 6,
+        screenshares: 2,
+        duration: Micros::from_secs(60),
+        jitter: Micros(100_000),
+        duplicates: 0.02,
+        reorder: 0.02,
+        seed: 7,
+        ..PlanOptions::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_meetings_at_once_come_out_whole() {
+    let server = Server::start(&[]).await;
+    let report = server.folders.store().with_file_name("report.json");
+    let url = server.ws();
+    let arguments = ["simulate", "--url", &url, "--bots", "3", "--participants", "6", "--screenshares", "2"];
+    let sent = Command::new(env!("CARGO_BIN_EXE_tilecast"))
+        .args(arguments)
+        .args(["--duration", "60s", "--jitter", "100ms", "--duplicates", "2%", "--reorder", "2%", "--seed", "7"])
+        .args(["--speed", "0", "--recording-id", "meeting", "--report", report.to_str().unwrap()])
+        .output();
+    let sent = tokio::task::spawn_blocking(|| sent).await.unwrap().unwrap();
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+
+    let mut encoded = 0;
+    for bot in 0..BOTS {
+        let id = format!("meeting-{bot}");
+        let manifest = server.finish(&id).await;
+        let shown = check_finished(&server.folders, &manifest);
+        assert_eq!(shown.len(), 8, "six cameras and two shares");
+        let planned = plan(&options(), bot);
+        for participant in 0..6 {
+            check_track(&manifest, &shown, &planned, participant, Kind::Webcam);
+            if participant < 2 {
+                check_track(&manifest, &shown, &planned, participant, Kind::Screenshare);
+            }
+        }
+        encoded += manifest.tracks.iter().map(|track| track.ledger.encoded).sum::<u64>();
+        let name = keys::track(&participant_id(1).to_string(), Kind::Webcam);
+        let folder = server.folders.recording(&id).join(name);
+        check_with_tools(&folder, track(&manifest, folder.file_name().unwrap().to_str().unwrap()).first_tick.unwrap());
+    }
+    let metrics = server.metrics().await;
+    assert_eq!(metrics.sum("tilecast_pictures_encoded_total"), encoded as f64);
+    assert_eq!(metrics.sum("tilecast_sockets"), 0.0);
+    assert_eq!(metrics.sum("tilecast_in_flight_bytes"), 0.0, "whatever was charged is given back");
+}
+
+/// Every number that was sent is there once, at its tick, in its track; duplicates alone are discarded.
+fn check_track(
+    manifest: &Manifest,
+    shown: &BTreeMap<String, Vec<Shown>>,
+    planned: &[Planned],
+    participant: u32,
+    kind: Kind,
+) {
+    let name = keys::track(&participant_id(participant).to_string(), kind);
+    let mut relatives = BTreeMap::new();
+    let mut repeated = 0;
+    for message in planned.iter().filter(|message| message.participant == participant) {
+        if let What::Picture { kind: of, number } = message.what
+            && of == kind
+        {
+            relatives.insert(number, message.relative);
+            repeated += u64::from(message.turn == Turn::Duplicate);
+        }
+    }
+    let mut found = BTreeSet::new();
+    let mut before = None;
+    for (tick, shown) in shown[&name].iter().enumerate() {
+        let Shown::Number(label) = shown else { continue };
+        assert_eq!((label.participant, label.kind), (participant, kind), "{name}: tick {tick}");
+        if before == Some(label.number) {
+            continue; // held; ticks.jsonl was compared with what is shown
+        }
+        before = Some(label.number);
+        assert!(found.insert(label.number), "{name}: {} is there twice", label.number);
+        let off = relatives[&label.number].0 * 2 - tick as i64 * 1_000_000;
+        assert!(off.abs() < 1_000_000, "{name}: {} is {off} micro-ticks off", label.number);
+    }
+    let sent: BTreeSet<u32> = relatives.keys().copied().collect();
+    assert_eq!(sent.difference(&found).collect::<Vec<_>>(), Vec::<&u32>::new(), "{name}: missing");
+    let ledger = &track(manifest, &name).ledger;
+    assert_eq!(ledger.encoded, sent.len() as u64, "{name}: {ledger:?}");
+    let expected = BTreeMap::from([("duplicate".to_owned(), repeated)]);
+    let expected = if repeated == 0 { BTreeMap::new() } else { expected };
+    assert_eq!(ledger.discarded, expected, "{name}");
+}
+
+/// What FFmpeg's own tools say: constant 2 fps, time stamps on the grid, no warning.
+fn check_with_tools(folder: &Path, first_tick: i64) {
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(folder).output().unwrap();
+        let warnings = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && warnings.is_empty(), "{program} {arguments:?}: {warnings}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let entries = ["-v", "warning", "-select_streams", "v", "-show_entries", "stream=avg_frame_rate,r_frame_rate"];
+    let rates = run("ffprobe", &[&entries[..], &["-of", "csv=p=0", "video.mp4"]].concat());
+    assert_eq!(rates.trim(), "2/1,2/1");
+    let times = |arguments: &[&str]| -> Vec<f64> {
+        let out = ["-f", "framecrc", "-"];
+        let text = run(
+            "ffmpeg",
+            &[&["-v", "warning", "-xerror"][..], arguments, &["-fps_mode", "passthrough"], &out].concat(),
+        );
+        let pts = |line: &str| line.split(',').nth(2).unwrap().trim().parse::<f64>().unwrap();
+        text.lines().filter(|line| !line.starts_with('#')).map(pts).collect()
+    };
+    for (source, first) in [("video.mp4", 0), ("index.m3u8", first_tick)] {
+        let start: &[&str] = if source.ends_with("m3u8") { &["-live_start_index", "0"] } else { &[] };
+        let pts = times(&[start, &["-copyts", "-i", source]].concat());
+        let step = pts[1] - pts[0];
+        for (n, at) in pts.iter().enumerate() {
+            assert_eq!(*at, (first as f64 + n as f64) * step, "{source}: picture {n}");
+        }
+    }
+    let text = std::fs::read(folder.join("index.m3u8")).unwrap();
+    let (_, playlist) = m3u8_rs::parse_media_playlist(&text).unwrap();
+    assert!(playlist.end_list && playlist.independent_segments);
+    assert_eq!((playlist.version, playlist.target_duration), (Some(7), 6));
+    let seconds: f32 = playlist.segments.iter().map(|segment| segment.duration).sum();
+    assert_eq!(seconds, 60.0 - first_tick as f32 / 2.0);
+    assert!(playlist.segments.iter().all(|segment| !segment.discontinuity));
+}
