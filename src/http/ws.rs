@@ -143,7 +143,7 @@ async fn read(
     let mut stop = app.closing.listen();
     let limit = app.pipeline.config.message_timeout;
     let mut check = tokio::time::interval((limit / HALF_LOOKS).max(Duration::from_millis(20)));
-    let limit = Micros(limit.as_micros() as i64);
+    let limit = Micros::from(limit);
     let mut half_since: Option<Micros> = None;
     wire.message_complete();
     loop {

@@ -1,5 +1,7 @@
 //! One bot: a socket, the plan sent over it, and Recall.ai's way of dialing again.
 
+#![expect(clippy::disallowed_methods, reason = "a sender keeps its own pace, by tokio's clock")]
+
 use std::fmt::Write as _;
 use std::future::Future;
 use std::sync::Arc;

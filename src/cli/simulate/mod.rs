@@ -17,7 +17,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,6 +28,7 @@ use self::bot::Bot;
 use self::plan::plan;
 use self::report::Report;
 use self::source::Pictures;
+use crate::clock::{Clock, SystemClock};
 use crate::media::Micros;
 
 /// Why nothing was sent, or the report could not be written.
@@ -66,7 +67,7 @@ pub fn run(args: SimulateArgs) -> Result<ExitCode, SimulateError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     eprintln!("drawing pictures ...");
     let pictures = Arc::new(prepare(&args)?);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Duration::from_micros(SystemClock::new().unix().0.unsigned_abs());
     let prefix = args.recording_id.clone().unwrap_or_else(|| format!("sim-{:x}", now.as_secs()));
     let report = runtime.block_on(async {
         let (stop_sender, stop) = watch::channel(false);
@@ -130,7 +131,7 @@ pub async fn simulate(
     stop: watch::Receiver<bool>,
 ) -> Result<Report, SimulateError> {
     let options = args.plan_options()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Duration::from_micros(SystemClock::new().unix().0.unsigned_abs());
     let mut bots = JoinSet::new();
     for index in 0..args.bots {
         // Bots of different meetings do not send at the same instants.
