@@ -316,7 +316,7 @@ impl Pipeline {
                 if !placed.is_empty() {
                     let pipeline = Arc::clone(&self);
                     tokio::spawn(async move {
-                        let mut patience = Patience::new(Micros(pipeline.config.patience.as_micros() as i64));
+                        let mut patience = Patience::new(Micros::from(pipeline.config.patience));
                         for offer in placed {
                             delivery::deliver(&pipeline, &mut patience, offer).await;
                         }

@@ -47,7 +47,7 @@ pub struct Session {
 impl Session {
     /// A socket that has said nothing yet.
     pub fn new(pipeline: Arc<Pipeline>, tenant: Option<String>) -> Session {
-        let patience = Patience::new(Micros(pipeline.config.patience.as_micros() as i64));
+        let patience = Patience::new(Micros::from(pipeline.config.patience));
         Session {
             pipeline,
             tenant,
