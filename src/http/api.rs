@@ -8,12 +8,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use object_store::ObjectStoreExt;
 use serde::Serialize;
 
 use crate::media::Tick;
 use crate::pipeline::recording::Now;
-use crate::pipeline::store::keys;
 use crate::pipeline::store::manifest::Manifest;
 
 use super::App;
@@ -22,8 +20,6 @@ use super::error::ApiError;
 /// Recordings on a page, unless `limit` says otherwise.
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 500;
-/// A manifest in the store is read only up to this size.
-const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
 /// One entry of the list.
 #[derive(Serialize)]
@@ -133,22 +129,14 @@ pub async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Respo
 
 /// The manifest of a recording that only the store knows.
 async fn stored(app: &App, id: &str) -> Result<Manifest, ApiError> {
-    let key = object_store::path::Path::parse(format!("{}/recording.json", keys::recording(id)))
-        .map_err(|_| ApiError::not_found("recording"))?;
-    let failed = |error: object_store::Error| match error {
-        object_store::Error::NotFound { .. } => ApiError::not_found("recording"),
-        error => {
+    match app.pipeline.stored_manifest(id).await {
+        Ok(Some(manifest)) => Ok(manifest),
+        Ok(None) => Err(ApiError::not_found("recording")),
+        Err(error) => {
             tracing::warn!(%error, "cannot read a manifest");
-            ApiError::new(StatusCode::BAD_GATEWAY, "the store does not answer")
+            Err(ApiError::new(StatusCode::BAD_GATEWAY, "the store does not give a readable manifest"))
         }
-    };
-    let object = app.pipeline.objects.store.get(&key).await.map_err(failed)?;
-    if object.meta.size > MANIFEST_BYTES_MAX {
-        return Err(ApiError::new(StatusCode::BAD_GATEWAY, "the manifest in the store is too large"));
     }
-    let bytes = object.bytes().await.map_err(failed)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|_| ApiError::new(StatusCode::BAD_GATEWAY, "the manifest in the store cannot be read"))
 }
 
 /// `POST /api/v1/recordings/{id}/finish`: 202 while it goes on, 200 when it is finished already.

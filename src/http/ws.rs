@@ -170,7 +170,15 @@ async fn read(
             Ok(Message::Close(_)) => return None,
             Err(error) => return close_for(app, error),
         };
-        match session.accept(&text) {
+        let accepted = match session.accept(&text, false) {
+            Accepted::LookUp(id) => {
+                app.pipeline.look_up(&id).await;
+                session.accept(&text, true)
+            }
+            accepted => accepted,
+        };
+        match accepted {
+            Accepted::LookUp(_) => {}
             Accepted::Close(code, reason) => return Some(Close(code, reason.to_owned())),
             Accepted::Offers(offers) => {
                 for offer in offers {
