@@ -70,7 +70,10 @@ pub fn make_durable(batch: &mut Vec<SyncJob>) {
                 segments.push((renamed, closed, done));
             }
             SyncJob::Lines { path, text } => {
-                if let Err(error) = append_to(&path).and_then(|mut file| file.write_all(text.as_bytes())) {
+                // Participants join before the first picture makes the folder.
+                let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+                let appended = folder.and_then(|()| append_to(&path)?.write_all(text.as_bytes()));
+                if let Err(error) = appended {
                     tracing::error!(path = %path.display(), %error, "cannot append events");
                 }
             }
