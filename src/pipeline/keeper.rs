@@ -212,9 +212,12 @@ impl Keeper {
         let same = self.manifest.as_ref().is_some_and(|last| {
             if every { *last == manifest } else { without_counters(last) == without_counters(&manifest) }
         });
-        if same {
-            return;
+        if !same {
+            self.put_this(manifest).await;
         }
+    }
+
+    async fn put_this(&mut self, manifest: Manifest) {
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
         put(&self.pipeline, &self.recording, format!("{}/recording.json", self.recording.key), Source::Bytes(&text))
             .await;
@@ -253,8 +256,9 @@ impl Keeper {
         }
         self.recording.event("finished", serde_json::json!({ "ticks": end }));
         self.put_events().await;
+        // It is finished when the store has confirmed that it is: the manifest last.
+        self.put_this(Manifest { state: State::Finished, ..self.recording.manifest() }).await;
         self.recording.set_state(State::Finished);
-        self.put_manifest(true).await;
         self.clear_spool().await;
         self.pipeline.lanes_closed(lanes.len());
         tracing::info!(recording = self.recording.id, tracks = lanes.len(), ticks = end, "recording finished");

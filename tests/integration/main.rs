@@ -13,3 +13,5 @@ mod playback;
 mod bad_messages;
 mod closes;
 mod meetings;
+mod schema;
+mod sigterm;

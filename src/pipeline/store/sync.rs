@@ -70,6 +70,7 @@ pub fn make_durable(batch: &mut Vec<SyncJob>) {
                 segments.push((renamed, closed, done));
             }
             SyncJob::Lines { path, text } => {
+                // Participants join before the first picture makes the folder.
                 if let Err(error) = make_folder(&path)
                     .and_then(|()| append_to(&path))
                     .and_then(|mut file| file.write_all(text.as_bytes()))
