@@ -13,5 +13,6 @@ mod playback;
 mod bad_messages;
 mod closes;
 mod meetings;
+mod restarts;
 mod schema;
 mod sigterm;
