@@ -11,8 +11,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
 use crate::media::Tick;
+use crate::pipeline::ingest::protocol::parse_absolute;
 use crate::pipeline::recording::Now;
-use crate::pipeline::store::manifest::Manifest;
+use crate::pipeline::store::manifest::{Manifest, State as Life};
 
 use super::App;
 use super::error::ApiError;
@@ -25,7 +26,7 @@ const LIMIT_MAX: usize = 500;
 #[derive(Serialize)]
 struct Summary {
     recording_id: String,
-    state: crate::pipeline::store::manifest::State,
+    state: Life,
     origin: Option<String>,
     bot_id: Option<String>,
     tracks: usize,
@@ -59,7 +60,10 @@ pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, S
             "state" => manifests.retain(|manifest| manifest.state.name() == value),
             "bot_id" => manifests.retain(|manifest| manifest.bot_id.as_deref() == Some(value)),
             "since" => {
-                manifests.retain(|manifest| manifest.origin.as_deref().is_some_and(|origin| origin >= value.as_str()))
+                let wrong = || ApiError::bad_request("since is a time such as 2026-01-01T10:00:00Z");
+                let since = parse_absolute(value).ok_or_else(wrong)?;
+                let origin = |manifest: &Manifest| manifest.origin.as_deref().and_then(parse_absolute);
+                manifests.retain(|manifest| origin(manifest).is_some_and(|origin| origin >= since));
             }
             "limit" => {
                 limit = value
@@ -143,7 +147,10 @@ async fn stored(app: &App, id: &str) -> Result<Manifest, ApiError> {
 pub async fn finish(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
     if let Some(recording) = app.pipeline.registry.get(&id) {
         recording.ask_to_finish();
-        return Ok((StatusCode::ACCEPTED, Json(recording.manifest())).into_response());
+        let manifest = recording.manifest();
+        // Its keeper may still be clearing up.
+        let status = if manifest.state == Life::Finished { StatusCode::OK } else { StatusCode::ACCEPTED };
+        return Ok((status, Json(manifest)).into_response());
     }
     let manifest = match app.pipeline.registry.ended_manifest(&id) {
         Some(manifest) => (*manifest).clone(),

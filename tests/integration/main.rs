@@ -10,6 +10,7 @@ mod page;
 mod pattern;
 mod playback;
 
+mod api;
 mod bad_messages;
 mod closes;
 mod meetings;
