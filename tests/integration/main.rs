@@ -13,6 +13,8 @@ mod playback;
 mod api;
 mod bad_messages;
 mod closes;
+mod gaps;
 mod meetings;
+mod playlist_grows;
 mod schema;
 mod sigterm;
