@@ -12,14 +12,18 @@ use crate::media::{AccessUnit, Canvas, DiscardReason, GapReason, Grid, Micros, P
 use crate::metrics::{Metrics, Stage};
 
 use super::encode::{EncodeError, EncoderSettings, nal};
-use super::lane::{Arrived, Lane, Order, View};
+use super::lane::{Arrived, Lane, Order};
 use super::package::boxes::{self, Track};
 use super::package::segmenter::{Part, Segmenter};
 use super::store::journal::{self, Run, RunKind};
-use super::store::manifest::{EpochManifest, Gap};
-use super::store::spool::{EpochWriter, PartBooks, TrackSpool, WhenClosed};
+use super::store::manifest::EpochManifest;
+use super::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
 use super::units::UnitMaker;
+
+mod books;
+
+use books::{SegmentBooks, note_gap, when_closed};
 
 /// What is fixed for a track.
 #[derive(Clone, Debug)]
@@ -61,6 +65,10 @@ pub struct TrackWriter {
     /// The runs of the part that is being collected.
     runs: VecDeque<Run>,
     last_at: Micros,
+    /// The first picture came.
+    begun: bool,
+    /// What the open segment holds so far.
+    segment: SegmentBooks,
 }
 
 /// Why a tick could not be written.
@@ -91,6 +99,8 @@ impl TrackWriter {
             epoch: None,
             runs: VecDeque::new(),
             last_at: Micros(0),
+            begun: false,
+            segment: SegmentBooks::default(),
         }
     }
 
@@ -110,12 +120,12 @@ impl TrackWriter {
         let Some(decoded) = &mut arrived.decoded else {
             lane.discard(DiscardReason::Undecodable, 1);
             self.timeline.mark(at, Mark::Undecodable);
-            return self.advance(lane, clock);
+            return self.advance(lane, clock.min(at));
         };
         let picture = Arc::clone(&decoded.picture);
         if !self.units.fix_canvas(&picture, self.settings.canvas_max) {
-            lane.discard(DiscardReason::Placeholder, 1);
-            return self.advance(lane, clock);
+            // Before the first picture the clock moves nothing.
+            return lane.discard(DiscardReason::Placeholder, 1);
         }
         let stamp = Stamp { capture: arrived.capture.number, at };
         let mut steps = std::mem::take(&mut self.steps);
@@ -178,9 +188,14 @@ impl TrackWriter {
             png_bytes: decoded.map(|decoded| decoded.png_bytes),
             same: decoded.is_some_and(|decoded| decoded.same),
         };
+        self.units.show(&taken.picture);
+        if !std::mem::replace(&mut self.begun, true) {
+            // The MP4 starts at the recording's start: what lies before the first picture is filled.
+            self.book_unwritten(lane, 0, tick, GapReason::NotJoined);
+        }
         let unit = self.open(lane, tick).and_then(|()| {
             let idr = after_gap || self.segmenter.needs_idr(tick);
-            Ok(self.units.encode(Some(&taken.picture), idr)?)
+            Ok(self.units.encode(idr)?)
         });
         self.push(lane, run, unit);
     }
@@ -192,7 +207,7 @@ impl TrackWriter {
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Held, reason);
             let unit = self.open(lane, tick);
-            let unit = unit.and_then(|()| Ok(self.units.encode(None, self.segmenter.needs_idr(tick))?));
+            let unit = unit.and_then(|()| Ok(self.units.encode(self.segmenter.needs_idr(tick))?));
             self.push(lane, run, unit);
         }
     }
@@ -224,14 +239,7 @@ impl TrackWriter {
                 init: epoch.init().to_owned(),
                 encoder_options: self.options.clone(),
             };
-            lane.view(|view| {
-                if view.epochs.is_empty() {
-                    // The MP4 starts at the recording's start: what lies before the first picture is filled.
-                    view.ledger.filled += tick.max(0) as u64;
-                    note_gap(view, 0, tick, GapReason::NotJoined);
-                }
-                view.epochs.push(manifest);
-            });
+            lane.view(|view| view.epochs.push(manifest));
             lane.changed.notify_one();
             self.segmenter = Segmenter::new(self.settings.grid);
             self.epoch = Some(epoch);
@@ -263,7 +271,11 @@ impl TrackWriter {
         ledger.filled += filled;
         let mut runs = Vec::with_capacity(self.runs.len());
         self.runs.iter().for_each(|run| journal::push_run(&mut runs, run.clone()));
-        epoch.append(part, PartBooks { ledger: &ledger, last_at: self.last_at, runs }, || when_closed(lane))?;
+        let before = if part.opens { SegmentBooks::default() } else { self.segment };
+        let segment = before.and(part, encoded, held);
+        epoch
+            .append(part, PartBooks { ledger: &ledger, last_at: self.last_at, runs }, || when_closed(lane, segment))?;
+        self.segment = if part.closes { SegmentBooks::default() } else { segment };
         self.runs.clear();
         lane.view(|view| {
             view.ledger.encode(encoded);
@@ -285,11 +297,25 @@ impl TrackWriter {
         {
             return self.fail(lane, error.into());
         }
-        if let Some(mut epoch) = self.epoch.take()
-            && let Err(error) = epoch.end(|| when_closed(lane))
-        {
+        if let Err(error) = self.end_segment(lane) {
             self.fail(lane, error.into());
         }
+    }
+
+    /// Closes the open segment, and with it the epoch. Where not even that can be done its parts are in no output, and
+    /// are booked so.
+    fn end_segment(&mut self, lane: &Arc<Lane>) -> std::io::Result<()> {
+        let segment = std::mem::take(&mut self.segment);
+        let Some(mut epoch) = self.epoch.take() else { return Ok(()) };
+        let mut handed_on = false;
+        let ended = epoch.end(|| {
+            handed_on = true;
+            when_closed(lane, segment)
+        });
+        if !handed_on {
+            segment.lose(lane);
+        }
+        ended
     }
 
     /// Something broke: the epoch ends at its last part, what was collected since is booked as lost, and the next
@@ -312,10 +338,8 @@ impl TrackWriter {
         for run in runs {
             self.book_unwritten(lane, run.tick, run.n, gap);
         }
-        if let Some(mut epoch) = self.epoch.take() {
-            // What is complete stays; where even this fails, recovery finds it by the journal.
-            let _ = epoch.end(|| when_closed(lane));
-        }
+        // What is complete stays.
+        let _ = self.end_segment(lane);
         self.segmenter = Segmenter::new(self.settings.grid);
         self.units.end_gap();
     }
@@ -327,33 +351,5 @@ impl TrackWriter {
             note_gap(view, first, ticks, reason);
         });
         self.metrics.filled(lane.kind, ticks as u64);
-    }
-}
-
-/// What is told when a segment is durable: it joins the list that the keeper publishes.
-fn when_closed(lane: &Arc<Lane>) -> WhenClosed {
-    lane.view(|view| view.syncing += 1);
-    let lane = Arc::clone(lane);
-    Box::new(move |closed| {
-        lane.view(|view| {
-            view.syncing -= 1;
-            match closed {
-                Ok(closed) => view.closed.push(closed),
-                Err(error) => {
-                    tracing::error!(recording = lane.recording_id, track = lane.track, %error, "a segment was not made durable");
-                }
-            }
-        });
-        lane.changed.notify_one();
-    })
-}
-
-fn note_gap(view: &mut View, first: Tick, ticks: Tick, reason: GapReason) {
-    if ticks <= 0 {
-        return;
-    }
-    match view.gaps.last_mut() {
-        Some(last) if last.to_tick == first && last.reason == reason => last.to_tick += ticks,
-        _ => view.gaps.push(Gap { from_tick: first, to_tick: first + ticks, reason }),
     }
 }
