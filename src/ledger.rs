@@ -39,6 +39,16 @@ impl Ledger {
         }
     }
 
+    /// Takes back what was counted of a segment that is in no output: its pictures are discarded after all, its ticks
+    /// show the fill picture.
+    pub fn lose(&mut self, reason: DiscardReason, encoded: u64, held: u64) {
+        self.encoded -= encoded;
+        self.received -= encoded;
+        self.discard(reason, encoded);
+        self.held -= held;
+        self.filled += encoded + held;
+    }
+
     /// The captures discarded for any reason.
     pub fn discarded_total(&self) -> u64 {
         self.discarded.values().sum()
@@ -66,6 +76,10 @@ mod tests {
         ledger.discard(DiscardReason::Late, 2);
         ledger.discard(DiscardReason::Late, 0);
         assert_eq!((ledger.received, ledger.encoded, ledger.discarded["late"]), (5, 3, 2));
+        assert!(ledger.captures_balance());
+        let ticks = ledger.ticks();
+        ledger.lose(DiscardReason::SpoolFull, 2, 0);
+        assert_eq!((ledger.received, ledger.encoded, ledger.filled, ledger.ticks()), (5, 1, 2, ticks));
         assert!(ledger.captures_balance());
         ledger.received += 1;
         assert!(!ledger.captures_balance());

@@ -26,6 +26,7 @@ pub const TICKS: &str = "ticks.jsonl";
 const MP4: &str = "video.mp4";
 
 /// A track to be assembled.
+#[derive(Clone)]
 pub struct AssembleJob {
     /// The track's folder in the spool.
     pub dir: PathBuf,
@@ -71,6 +72,16 @@ pub enum AssemblyError {
     /// The thread has ended.
     #[error("the process is stopping")]
     Stopping,
+}
+
+impl AssemblyError {
+    /// Whether the disk is in the way, not the segments: another try may do.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            AssemblyError::Io { .. } | AssemblyError::Stopping | AssemblyError::Assemble(AssembleError::Write(_))
+        )
+    }
 }
 
 /// A job and where its answer goes.

@@ -18,7 +18,7 @@ use super::lane::{Lane, Order};
 use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
 use super::state::{RecordingState, STATE};
-use super::store::manifest::{Manifest, State};
+use super::store::manifest::{Manifest, Mp4Manifest, State};
 use super::store::objects::PutError;
 use super::store::spool::{Closed, SEGMENTS};
 
@@ -34,6 +34,8 @@ const RETRY_LAST: Duration = Duration::from_secs(15);
 #[derive(Default)]
 struct Published {
     playlist: Option<Playlist>,
+    /// Length of the text that the store has: it only grows.
+    playlist_bytes: usize,
     segments: usize,
     inits: Vec<String>,
     /// Ticks and places of the segments, for the MP4.
@@ -82,14 +84,20 @@ impl Keeper {
                 () = tokio::time::sleep(MANIFEST_EVERY) => true,
                 () = stop.wait() => break self.suspend().await,
             };
-            self.write_state();
-            self.publish().await;
-            self.put_manifest(told).await;
+            let turn = async {
+                self.write_state();
+                self.publish().await;
+                self.put_manifest(told).await;
+            };
+            // A store that fails must not keep the lanes from being flushed.
+            tokio::select! {
+                () = turn => {}
+                () = stop.wait() => break self.suspend().await,
+            }
             if self.recording.is_to_finish() {
                 tokio::select! {
                     () = self.finish() => {}
-                    // What is not in the store yet is still in the spool.
-                    () = stop.wait() => self.flush_events().await,
+                    () = stop.wait() => self.suspend().await,
                 }
                 break;
             }
@@ -142,7 +150,7 @@ impl Keeper {
         let known = self.tracks.entry(lane.track.clone()).or_default();
         let closed = lane.view(|view| view.closed.get(known.segments..).unwrap_or_default().to_vec());
         if closed.is_empty() {
-            return;
+            return self.put_playlist(&lane.track).await;
         }
         if self.resumed && known.playlist.is_none() {
             let playlist = self.published_playlist(&lane.track).await;
@@ -178,10 +186,19 @@ impl Keeper {
         self.put_playlist(&lane.track).await;
     }
 
-    async fn put_playlist(&self, track: &str) {
-        let Some(playlist) = self.tracks.get(track).and_then(|published| published.playlist.as_ref()) else { return };
+    /// Puts a playlist that says more than the one in the store.
+    async fn put_playlist(&mut self, track: &str) {
+        let Some(published) = self.tracks.get(track) else { return };
+        let Some(text) = published.playlist.as_ref().map(Playlist::text) else { return };
+        let bytes = text.len();
+        if bytes == published.playlist_bytes {
+            return;
+        }
         let key = format!("{}/{track}/index.m3u8", self.recording.key);
-        put(&self.pipeline, &self.recording, key, Source::Bytes(playlist.text().as_bytes())).await;
+        put(&self.pipeline, &self.recording, key, Source::Bytes(text.as_bytes())).await;
+        if let Some(published) = self.tracks.get_mut(track) {
+            published.playlist_bytes = bytes;
+        }
     }
 
     /// Keeps in the spool what a later process must know.
@@ -225,13 +242,14 @@ impl Keeper {
     }
 
     /// Orders all lanes, waits until each has carried it out and its segments are durable.
-    async fn order(&self, order: Order) {
-        self.recording.order(order);
+    async fn order(&self, order: Order) -> Vec<Arc<Lane>> {
         let lanes = self.recording.lanes();
+        lanes.iter().for_each(|lane| lane.order(order));
         let done = |lane: &Arc<Lane>| lane.view(|view| view.done == Some(order) && view.syncing == 0);
         while !lanes.iter().all(done) {
             self.recording.changed.notified().await;
         }
+        lanes
     }
 
     /// The end: no more media, then uploads, the manifest last.
@@ -240,8 +258,7 @@ impl Keeper {
         self.keep_state().await;
         self.put_manifest(true).await;
         self.recording.end_limbo();
-        self.order(Order::Flush).await;
-        let lanes = self.recording.lanes();
+        let lanes = self.order(Order::Flush).await;
         let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
         self.order(Order::Finish(end)).await;
         self.publish().await;
@@ -251,8 +268,17 @@ impl Keeper {
             }
             self.put_playlist(&track).await;
         }
+        let mut whole = true;
         for lane in &lanes {
-            self.finish_track(lane, end).await;
+            whole &= self.finish_track(lane, end).await;
+        }
+        if !whole {
+            self.put_events().await;
+            self.recording.set_state(State::Failed);
+            self.keep_state().await;
+            self.put_manifest(true).await;
+            self.pipeline.lanes_closed(lanes.len());
+            return tracing::error!(recording = self.recording.id, "recording failed; its spool is kept");
         }
         self.recording.event("finished", serde_json::json!({ "ticks": end }));
         self.put_events().await;
@@ -272,10 +298,11 @@ impl Keeper {
         }
     }
 
-    async fn finish_track(&self, lane: &Arc<Lane>, end: Tick) {
+    /// Whether all that was asked for of the track is in the store.
+    async fn finish_track(&self, lane: &Arc<Lane>, end: Tick) -> bool {
         let dir = self.recording.spool.join(&lane.track);
         let folder = format!("{}/{}", self.recording.key, lane.track);
-        let Some(published) = self.tracks.get(&lane.track) else { return };
+        let Some(published) = self.tracks.get(&lane.track) else { return true };
         for epoch in &published.epochs {
             if self.pipeline.makes(Output::Hls) {
                 let path = dir.join(epoch).join(SEGMENTS);
@@ -295,35 +322,52 @@ impl Keeper {
             origin: self.recording.origin().unwrap_or_default(),
             mp4: self.pipeline.makes(Output::Mp4),
         };
-        match self.pipeline.assemble(job).await {
-            Ok(assembled) => {
-                let ticks = assembly::TICKS;
-                put(&self.pipeline, &self.recording, format!("{folder}/{ticks}"), Source::File(&dir.join(ticks))).await;
-                if let Some(mp4) = assembled {
-                    let path = dir.join(&mp4.path);
-                    put(&self.pipeline, &self.recording, format!("{folder}/{}", mp4.path), Source::File(&path)).await;
-                    self.recording.note_mp4(&lane.track, mp4);
-                }
+        let Some(assembled) = self.assemble(lane, job).await else { return false };
+        let ticks = assembly::TICKS;
+        put(&self.pipeline, &self.recording, format!("{folder}/{ticks}"), Source::File(&dir.join(ticks))).await;
+        if let Some(mp4) = assembled {
+            let path = dir.join(&mp4.path);
+            put(&self.pipeline, &self.recording, format!("{folder}/{}", mp4.path), Source::File(&path)).await;
+            self.recording.note_mp4(&lane.track, mp4);
+        }
+        true
+    }
+
+    /// Assembles a track: again and again where the disk is in the way; `None` when its segments are.
+    async fn assemble(&self, lane: &Lane, job: AssembleJob) -> Option<Option<Mp4Manifest>> {
+        let mut wait = RETRY_FIRST;
+        loop {
+            let error = match self.pipeline.assemble(job.clone()).await {
+                Ok(assembled) => return Some(assembled),
+                Err(error) => error,
+            };
+            tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
+            self.recording.note_uploads(1, Some(format!("{}: {error}", lane.track)));
+            if !error.is_transient() {
+                let detail = serde_json::json!({ "track": lane.track, "error": error.to_string() });
+                self.recording.event("assembly_failed", detail);
+                return None;
             }
-            Err(error) => {
-                tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
-                self.recording.note_uploads(0, Some(format!("{}: {error}", lane.track)));
-                self.recording
-                    .event("assembly_failed", serde_json::json!({ "track": lane.track, "error": error.to_string() }));
-            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_LAST);
         }
     }
 
-    /// The process stops: what is open is closed early, made durable, and published as far as time allows.
+    /// The process stops: what is open is closed early, made durable, and published as far as time allows. One that is
+    /// being finished stays so, and is taken up again at its end.
     async fn suspend(&mut self) {
-        if self.recording.state() != State::Live {
-            return self.flush_events().await;
+        let live = self.recording.state() == State::Live;
+        if live {
+            // From here on nothing more is taken.
+            self.recording.set_state(State::Suspended);
         }
         self.recording.end_limbo();
         self.order(Order::Suspend).await;
-        self.recording.event("suspended", serde_json::Value::Null);
-        self.recording.set_state(State::Suspended);
+        if live {
+            self.recording.event("suspended", serde_json::Value::Null);
+        }
         self.keep_state().await;
+        self.flush_events().await;
         self.publish().await;
         self.put_events().await;
         self.put_manifest(true).await;

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::channel::Channel;
 use crate::ledger::Ledger;
-use crate::media::{Canvas, DiscardReason, Kind, Micros, Tick};
+use crate::media::{Canvas, DiscardReason, Kind, Micros, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
 use super::budget::Charge;
@@ -31,10 +31,8 @@ const MARKS_MAX: usize = 256;
 pub struct Queued {
     /// The capture.
     pub capture: Capture,
-    /// Message and picture.
+    /// Message, picture and the decoder's scratch.
     pub charge: Charge,
-    /// Bytes of the charge that belong to the message.
-    pub message_bytes: u64,
 }
 
 /// A capture after decoding.
@@ -195,19 +193,10 @@ impl Lane {
         self.wants_clock.store(true, SeqCst);
     }
 
-    /// Puts a capture in, or gives it back when the lane is full: the caller waits for [`Lane::freed`], or sheds.
-    pub fn offer(self: &Arc<Self>, queued: Queued) -> Result<(), Queued> {
+    /// Announces a capture: no order is carried out until it is placed or booked.
+    pub fn expect(self: &Arc<Self>) -> Expected {
         self.pending.fetch_add(1, SeqCst);
-        match self.captures.offer(queued) {
-            Ok(()) => {
-                self.lists.ingest.call(self);
-                Ok(())
-            }
-            Err(queued) => {
-                self.pending.fetch_sub(1, SeqCst);
-                Err(queued)
-            }
-        }
+        Expected(Some(Arc::clone(self)))
     }
 
     /// Told when a worker took a capture out.
@@ -305,7 +294,12 @@ impl Lane {
             }
         };
         queued.capture.base64 = bytes::Bytes::new();
-        queued.charge.release(queued.message_bytes);
+        // The message is gone, and so is what the decoder needed.
+        let picture = decoded.as_ref().map_or(0, |decoded| {
+            let (width, height) = (decoded.picture.width(), decoded.picture.height());
+            Picture::bytes(width, height) as u64
+        });
+        queued.charge.shrink_to(picture);
         let arrived = Arrived { capture: queued.capture, decoded, charge: queued.charge };
         let offered = self.pictures.offer(arrived);
         assert!(offered.is_ok(), "only one ingest worker at a time fills a lane, and it looked first");
@@ -359,8 +353,48 @@ impl Lane {
     }
 }
 
+/// A capture that was announced to its lane and is on its way. Dropped once its outcome is booked.
+pub struct Expected(Option<Arc<Lane>>);
+
+impl Expected {
+    /// Puts the capture in, or gives it back when the lane is full: the caller waits for [`Lane::freed`], or sheds.
+    pub fn offer(mut self, queued: Queued) -> Result<(), (Expected, Queued)> {
+        match self.captures.offer(queued) {
+            Ok(()) => {
+                // From here on the queues keep the count.
+                if let Some(lane) = self.0.take() {
+                    lane.lists.ingest.call(&lane);
+                }
+                Ok(())
+            }
+            Err(queued) => Err((self, queued)),
+        }
+    }
+}
+
+impl std::ops::Deref for Expected {
+    type Target = Arc<Lane>;
+
+    fn deref(&self) -> &Arc<Lane> {
+        self.0.as_ref().expect("taken only by what consumes it")
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        if let Some(lane) = self.0.take() {
+            lane.pending.fetch_sub(1, SeqCst);
+            // An order may wait for this.
+            lane.lists.encode.call(&lane);
+        }
+    }
+}
+
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Lane({}/{})", self.recording_id, self.track)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -383,7 +383,7 @@ impl Recording {
     }
 
     /// A participant did something: an event, and where it concerns a source, a mark for its lanes.
-    pub fn participant_event(&self, message: &ParticipantMessage<'_>, at: Micros) {
+    pub fn participant_event(&self, message: &ParticipantMessage<'_>) {
         self.note_participant(&message.participant);
         let mark = match &*message.action {
             "webcam_off" => Some((Some(Kind::Webcam), Mark::Off(GapReason::CameraOff))),
@@ -394,6 +394,7 @@ impl Recording {
             _ => None,
         };
         let mut inner = self.lock();
+        let at = inner.clock.line_of(message.timestamp.relative.unwrap_or_default(), message.timestamp.absolute);
         if let Some((kind, mark)) = mark {
             let of_participant = inner.lanes.iter().filter(|((id, _), _)| *id == message.participant.id);
             for ((_, lane_kind), lane) in of_participant {
@@ -490,11 +491,6 @@ impl Recording {
     /// Every lane.
     pub fn lanes(&self) -> Vec<Arc<Lane>> {
         self.lock().lanes.values().cloned().collect()
-    }
-
-    /// Gives every lane an order.
-    pub fn order(&self, order: Order) {
-        self.lock().lanes.values().for_each(|lane| lane.order(order));
     }
 
     /// Keeps a finished MP4.

@@ -42,6 +42,10 @@ impl Pipeline {
 
     fn take_up_recording(self: &Arc<Self>, folder: &Path) -> Result<usize, Box<dyn std::error::Error>> {
         let state = state::read(folder)?;
+        if state.state == State::Failed {
+            tracing::warn!(folder = %folder.display(), "left alone: this recording failed, and an operator has to look at it");
+            return Ok(0);
+        }
         let mut taken = Vec::new();
         for entry in std::fs::read_dir(folder)?.flatten().filter(|entry| entry.path().is_dir()) {
             if let Some(track) = take_up(&entry.path())? {

@@ -14,9 +14,13 @@ use super::Pipeline;
 use super::delivery::Offer;
 use super::ingest::protocol::{self, Context, Message, PictureMessage, ProtocolError};
 use super::ingest::{Capture, png};
-use super::lane::Lane;
-use super::recording::{Recording, SocketState};
+use super::lane::{Expected, Lane};
+use super::recording::{Recording, Refused, SocketState};
 use super::shed::Patience;
+use super::store::manifest::State;
+
+/// How often a picture looks for a live recording: two ends in a row within microseconds do not happen.
+const TRIES: usize = 3;
 
 /// What a message asks for.
 pub enum Accepted {
@@ -85,8 +89,7 @@ impl Session {
                                 return Accepted::LookUp(id);
                             }
                             if let Some(recording) = self.recording(&message.context) {
-                                let at = message.timestamp.relative.unwrap_or_default();
-                                recording.participant_event(&message, at);
+                                recording.participant_event(&message);
                             }
                             Accepted::Offers(Vec::new())
                         }
@@ -164,7 +167,7 @@ impl Session {
     /// The recording of a message; `None` when this socket serves too many.
     fn recording(&mut self, context: &Context) -> Option<Arc<Recording>> {
         if let Some(recording) = self.recordings.get(&context.recording_id)
-            && recording.state() == super::store::manifest::State::Live
+            && recording.state() == State::Live
         {
             return Some(Arc::clone(recording));
         }
@@ -183,24 +186,37 @@ impl Session {
         Some(recording)
     }
 
+    /// The lane of a picture, which is told of it. From then on the recording, still live, does not end without it.
+    fn expect(&mut self, message: &PictureMessage<'_>) -> Option<(Arc<Recording>, Expected)> {
+        let id = &message.context.recording_id;
+        // It may be told to finish between any two of these lines; then the picture belongs to what goes on from it.
+        for _ in 0..TRIES {
+            let recording = self.recording(&message.context)?;
+            let key = (id.clone(), message.participant.id.clone(), message.kind);
+            let lane = match self.lanes.get(&key) {
+                Some(lane) => Arc::clone(lane),
+                None => match self.pipeline.open_lane(&recording, &message.participant, message.kind) {
+                    Ok(lane) => Arc::clone(self.lanes.entry(key).or_insert(lane)),
+                    Err(Refused::Finished) => continue,
+                    Err(refused) => {
+                        self.pipeline.metrics.lane_refused(refused.name());
+                        return None;
+                    }
+                },
+            };
+            let expected = lane.expect();
+            if recording.state() == State::Live {
+                return Some((recording, expected));
+            }
+        }
+        self.pipeline.metrics.lane_refused(Refused::Finished.name());
+        None
+    }
+
     fn picture(&mut self, message: PictureMessage<'_>, text: &Bytes, wall: Micros) -> Accepted {
         let first_of_socket = self.recordings.is_empty();
         let none = || Accepted::Offers(Vec::new());
-        let Some(recording) = self.recording(&message.context) else { return none() };
-        let key = (message.context.recording_id.clone(), message.participant.id.clone(), message.kind);
-        let lane = match self.lanes.get(&key) {
-            Some(lane) => Arc::clone(lane),
-            None => match self.pipeline.open_lane(&recording, &message.participant, message.kind) {
-                Ok(lane) => {
-                    self.lanes.insert(key, Arc::clone(&lane));
-                    lane
-                }
-                Err(refused) => {
-                    self.pipeline.metrics.lane_refused(refused.name());
-                    return none();
-                }
-            },
-        };
+        let Some((recording, lane)) = self.expect(&message) else { return none() };
         recording.note_participant(&message.participant);
         let header = header_of(&message.buffer);
         let base64 = match message.buffer {

@@ -17,10 +17,13 @@ use super::package::segmenter::{Part, Segmenter};
 use super::state::RecordingSettings;
 use super::store::journal::{self, EpochLine, Run, RunKind, SPOOL_VERSION};
 use super::store::manifest::EpochManifest;
-use super::store::recovery::note_gap;
-use super::store::spool::{EpochWriter, PartBooks, TrackSpool, WhenClosed};
+use super::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
 use super::units::UnitMaker;
+
+mod books;
+
+use books::{SegmentBooks, note_gap, when_closed};
 
 /// What is fixed for a track.
 #[derive(Clone, Debug)]
@@ -56,6 +59,10 @@ pub struct TrackWriter {
     /// The runs of the part that is being collected.
     runs: VecDeque<Run>,
     last_at: Micros,
+    /// The first picture came.
+    begun: bool,
+    /// What the open segment holds so far.
+    segment: SegmentBooks,
 }
 
 /// Why a tick could not be written.
@@ -86,6 +93,8 @@ impl TrackWriter {
             epoch: None,
             runs: VecDeque::new(),
             last_at: Micros(0),
+            begun: false,
+            segment: SegmentBooks::default(),
         }
     }
 
@@ -101,7 +110,8 @@ impl TrackWriter {
         let timeline = Timeline::resume(settings.rules, next_tick, last_at);
         let mut writer = TrackWriter::new(settings, clock, metrics);
         writer.units.set_canvas(canvas);
-        TrackWriter { timeline, last_at, ..writer }
+        // The lead-in was booked by the process that wrote the first picture.
+        TrackWriter { timeline, last_at, begun: true, ..writer }
     }
 
     /// Notes what the source did.
@@ -116,15 +126,17 @@ impl TrackWriter {
 
     /// Takes a decoded capture, in the order of arrival.
     pub fn take(&mut self, lane: &Arc<Lane>, mut arrived: Arrived) {
+        let (at, clock) = (arrived.capture.at, arrived.capture.clock);
         let Some(decoded) = &mut arrived.decoded else {
             lane.discard(DiscardReason::Undecodable, 1);
-            return self.timeline.mark(arrived.capture.at, Mark::Undecodable);
+            self.timeline.mark(at, Mark::Undecodable);
+            return self.advance(lane, clock.min(at));
         };
         let picture = Arc::clone(&decoded.picture);
         if !self.units.fix_canvas(&picture, self.settings.recording.canvas_max) {
+            // Before the first picture the clock moves nothing.
             return lane.discard(DiscardReason::Placeholder, 1);
         }
-        let (at, clock) = (arrived.capture.at, arrived.capture.clock);
         let stamp = Stamp { capture: arrived.capture.number, at };
         let mut steps = std::mem::take(&mut self.steps);
         self.timeline.take(stamp, Taken { arrived, picture }, clock, &mut steps);
@@ -190,27 +202,32 @@ impl TrackWriter {
             png_bytes: decoded.map(|decoded| decoded.png_bytes),
             same: decoded.is_some_and(|decoded| decoded.same),
         };
+        self.units.show(&taken.picture);
+        if !std::mem::replace(&mut self.begun, true) {
+            // The MP4 starts at the recording's start: what lies before the first picture is filled.
+            self.book_unwritten(lane, 0, tick, GapReason::NotJoined);
+        }
         let unit = self.open(lane, tick).and_then(|()| {
             let idr = after_gap || self.segmenter.needs_idr(tick);
-            Ok(self.units.encode(Some(&taken.picture), idr)?)
+            Ok(self.units.encode(idr)?)
         });
         self.push(lane, run, unit);
     }
 
     fn write_held(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: Option<GapReason>) {
         if let Some(reason) = reason {
-            lane.view(|view| note_gap(&mut view.gaps, first, first + ticks, reason));
+            lane.view(|view| note_gap(view, first, ticks, reason));
         }
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Held, reason);
             let unit = self.open(lane, tick);
-            let unit = unit.and_then(|()| Ok(self.units.encode(None, self.segmenter.needs_idr(tick))?));
+            let unit = unit.and_then(|()| Ok(self.units.encode(self.segmenter.needs_idr(tick))?));
             self.push(lane, run, unit);
         }
     }
 
     fn write_filler(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
-        lane.view(|view| note_gap(&mut view.gaps, first, first + ticks, reason));
+        lane.view(|view| note_gap(view, first, ticks, reason));
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Filled, Some(reason));
             let unit = self.open(lane, tick);
@@ -246,13 +263,8 @@ impl TrackWriter {
                 encoder_options: head.encoder_options.clone(),
             };
             let (canvas, codecs) = (head.canvas, head.codecs.clone());
-            lane.view(|view| (view.canvas, view.codecs) = (Some(canvas), Some(codecs)));
             lane.view(|view| {
-                if view.epochs.is_empty() {
-                    // The MP4 starts at the recording's start: what lies before the first picture is filled.
-                    view.ledger.filled += tick.max(0) as u64;
-                    note_gap(&mut view.gaps, 0, tick, GapReason::NotJoined);
-                }
+                (view.canvas, view.codecs) = (Some(canvas), Some(codecs));
                 view.epochs.push(manifest);
             });
             lane.changed.notify_one();
@@ -286,7 +298,11 @@ impl TrackWriter {
         ledger.filled += filled;
         let mut runs = Vec::with_capacity(self.runs.len());
         self.runs.iter().for_each(|run| journal::push_run(&mut runs, run.clone()));
-        epoch.append(part, PartBooks { ledger: &ledger, last_at: self.last_at, runs }, || when_closed(lane))?;
+        let before = if part.opens { SegmentBooks::default() } else { self.segment };
+        let segment = before.and(part, encoded, held);
+        epoch
+            .append(part, PartBooks { ledger: &ledger, last_at: self.last_at, runs }, || when_closed(lane, segment))?;
+        self.segment = if part.closes { SegmentBooks::default() } else { segment };
         self.runs.clear();
         lane.view(|view| {
             view.ledger.encode(encoded);
@@ -308,11 +324,25 @@ impl TrackWriter {
         {
             return self.fail(lane, error.into());
         }
-        if let Some(mut epoch) = self.epoch.take()
-            && let Err(error) = epoch.end(|| when_closed(lane))
-        {
+        if let Err(error) = self.end_segment(lane) {
             self.fail(lane, error.into());
         }
+    }
+
+    /// Closes the open segment, and with it the epoch. Where not even that can be done its parts are in no output, and
+    /// are booked so.
+    fn end_segment(&mut self, lane: &Arc<Lane>) -> std::io::Result<()> {
+        let segment = std::mem::take(&mut self.segment);
+        let Some(mut epoch) = self.epoch.take() else { return Ok(()) };
+        let mut handed_on = false;
+        let ended = epoch.end(|| {
+            handed_on = true;
+            when_closed(lane, segment)
+        });
+        if !handed_on {
+            segment.lose(lane);
+        }
+        ended
     }
 
     /// Something broke: the epoch ends at its last part, what was collected since is booked as lost, and the next
@@ -335,10 +365,8 @@ impl TrackWriter {
         for run in runs {
             self.book_unwritten(lane, run.tick, run.n, gap);
         }
-        if let Some(mut epoch) = self.epoch.take() {
-            // What is complete stays; where even this fails, recovery finds it by the journal.
-            let _ = epoch.end(|| when_closed(lane));
-        }
+        // What is complete stays.
+        let _ = self.end_segment(lane);
         self.segmenter = Segmenter::new(self.settings.rules.grid);
         self.units.end_gap();
     }
@@ -347,26 +375,8 @@ impl TrackWriter {
     fn book_unwritten(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
         lane.view(|view| {
             view.ledger.filled += ticks as u64;
-            note_gap(&mut view.gaps, first, first + ticks, reason);
+            note_gap(view, first, ticks, reason);
         });
         self.metrics.filled(lane.kind, ticks as u64);
     }
-}
-
-/// What is told when a segment is durable: it joins the list that the keeper publishes.
-fn when_closed(lane: &Arc<Lane>) -> WhenClosed {
-    lane.view(|view| view.syncing += 1);
-    let lane = Arc::clone(lane);
-    Box::new(move |closed| {
-        lane.view(|view| {
-            view.syncing -= 1;
-            match closed {
-                Ok(closed) => view.closed.push(closed),
-                Err(error) => {
-                    tracing::error!(recording = lane.recording_id, track = lane.track, %error, "a segment was not made durable");
-                }
-            }
-        });
-        lane.changed.notify_one();
-    })
 }

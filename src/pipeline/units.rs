@@ -119,19 +119,22 @@ impl UnitMaker {
         self.gop.take().is_some()
     }
 
-    /// Encodes `picture`, or the one before it again.
+    /// The picture that [`UnitMaker::encode`] encodes from here on. Said before anything is opened, for the ticks after
+    /// it are held even where opening failed.
+    pub(super) fn show(&mut self, picture: &Arc<Picture>) {
+        self.shown = Some(Arc::clone(picture));
+    }
+
+    /// Encodes the picture that is shown, for the first time or again.
     ///
     /// # Errors
     /// Of the encoder.
     ///
     /// # Panics
-    /// When no encoder is open, or there is no picture to repeat: a bug of the caller.
-    pub(super) fn encode(&mut self, picture: Option<&Arc<Picture>>, idr: bool) -> Result<AccessUnit, EncodeError> {
+    /// When no encoder is open, or no picture was ever shown: a bug of the caller.
+    pub(super) fn encode(&mut self, idr: bool) -> Result<AccessUnit, EncodeError> {
         let opened = self.opened.as_mut().expect(OPENED);
         let start = self.clock.mono();
-        if let Some(picture) = picture {
-            self.shown = Some(Arc::clone(picture));
-        }
         let wanted = self.shown.as_ref().expect("a tick is held only after a picture");
         let unit = if opened.shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, wanted)) {
             opened.encoder.repeat(idr)?

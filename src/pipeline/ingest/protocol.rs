@@ -153,7 +153,9 @@ pub fn parse(text: &str) -> Result<Message<'_>, ProtocolError> {
             context: context(data.recording, data.bot, data.realtime_endpoint)?,
         })));
     }
-    let Some(action) = event.strip_prefix("participant_events.").map(|action| Cow::Owned(action.to_owned())) else {
+    // What is longer is none of Recall's: it would stand in the recording's events as it is.
+    let action = event.strip_prefix("participant_events.").filter(|action| action.len() <= ACTION_BYTES_MAX);
+    let Some(action) = action.map(|action| Cow::Owned(action.to_owned())) else {
         return Ok(Message::Other(event));
     };
     let data: EventData = read(envelope.data)?;
@@ -191,6 +193,7 @@ fn context(
 
 const ID_BYTES_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 1024;
+const ACTION_BYTES_MAX: usize = 64;
 const METADATA_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Deserialize)]
@@ -368,6 +371,18 @@ mod tests {
         assert_eq!((message.participant.id.as_str(), message.participant.is_host), ("16778240", Some(true)));
         assert_eq!((message.context.recording_id.as_str(), &message.context.bot_id), ("r", &None));
         assert_eq!(message.context.metadata[1].as_deref(), Some(&RawJson(r#"{"a":1}"#.into())));
+    }
+
+    #[test]
+    fn an_action_of_any_length_is_no_event_of_ours() {
+        let message = |action: &str| {
+            format!(
+                r#"{{"event":"participant_events.{action}","data":{{"data":{{"timestamp":{{"relative":1}},
+                "participant":{{"id":1}}}},"recording":{{"id":"r"}}}}}}"#
+            )
+        };
+        assert!(matches!(parse(&message("screenshare_off")), Ok(Message::Participant(_))));
+        assert!(matches!(parse(&message(&"x".repeat(65))), Ok(Message::Other(_))));
     }
 
     #[test]

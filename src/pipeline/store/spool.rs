@@ -4,7 +4,7 @@
 //! Not here: what the parts hold, uploading, taking up what an earlier process left.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crossbeam_channel::Sender;
@@ -134,11 +134,9 @@ impl EpochWriter {
             self.open = Some(self.create_segment(part)?);
         }
         let open = self.open.as_mut().expect("opened above");
-        open.file.write_all(&part.bytes)?;
-        open.hash.update(&part.bytes);
         let offset = open.bytes;
-        open.bytes += part.bytes.len() as u64;
-        open.ticks += Tick::from(part.ticks);
+        let mut hash = open.hash.clone();
+        hash.update(&part.bytes);
         let line = PartLine {
             segment: part.segment,
             offset,
@@ -146,12 +144,20 @@ impl EpochWriter {
             first_tick: part.first_tick,
             ticks: Tick::from(part.ticks),
             closes: part.closes,
-            sha256: keys::hex(&open.hash.clone().finalize()),
+            sha256: keys::hex(&hash.clone().finalize()),
             ledger: books.ledger.clone(),
             last_at: books.last_at,
             runs: books.runs,
         };
-        write_line(&mut self.journal, &line)?;
+        if let Err(error) = open.file.write_all(&part.bytes).and_then(|()| write_line(&mut self.journal, &line)) {
+            // A disk that is full takes half of it: the segment ends where its last whole part does.
+            open.file.set_len(offset)?;
+            open.file.seek(io::SeekFrom::Start(offset))?;
+            return Err(error);
+        }
+        open.hash = hash;
+        open.bytes += part.bytes.len() as u64;
+        open.ticks += Tick::from(part.ticks);
         line.runs.into_iter().for_each(|run| journal::push_run(&mut open.runs, run));
         if part.closes {
             self.end(when_closed)?;

@@ -213,6 +213,11 @@ impl RecordingClock {
         self.rebased.take()
     }
 
+    /// Where a message that is no capture lies on the line, as far as is known now.
+    pub fn line_of(&self, relative: Micros, absolute: Option<Micros>) -> Micros {
+        self.line(relative, absolute.map(|absolute| absolute - relative))
+    }
+
     /// The time on the line: by the era with the capture's offset, or the present one.
     fn line(&self, relative: Micros, offset: Option<Micros>) -> Micros {
         let same = |era: &&Era| matches!((era.offset, offset), (Some(a), Some(b)) if near(a, b, SLACK));
@@ -222,8 +227,10 @@ impl RecordingClock {
 
     /// What speaks against believing these times; `Err` when nothing could speak for them.
     fn doubt(&self, relative: Micros, offset: Option<Micros>) -> Result<Option<Doubt>, ()> {
-        let ahead = self.line(relative, offset) - self.clock.unwrap_or(Micros(0));
-        if ahead > NEVER {
+        let line = self.line(relative, offset);
+        // Time before the recording's start does not hold the clock back: what comes at its start is not far.
+        let ahead = line - self.newest();
+        if ahead > NEVER || line < Micros(-NEVER.0) {
             return Err(());
         }
         if ahead > FAR {
@@ -462,6 +469,19 @@ mod tests {
         // A read ends the idle time.
         reader.read(8000, UNIX);
         assert_eq!(reader.clock.now(ms(92_000), true), ms(8000));
+    }
+
+    #[test]
+    fn a_first_capture_long_before_the_start_does_not_spoil_the_recording() {
+        let mut reader = Reader::new();
+        assert_eq!(reader.read(-3_000_000_000_000, UNIX), Verdict::BadTimestamp);
+        assert_eq!(reader.clock.origin(), None);
+        // Within a day it is before the start, and the start is not far from it.
+        assert_eq!(reader.read(-80_000_000, UNIX), Verdict::At(ms(-80_000_000)));
+        assert_eq!(reader.read(7_000_000, UNIX), Verdict::Limbo);
+        for at in [0, 500, 1000] {
+            assert_eq!(reader.read(at, UNIX), Verdict::At(ms(at)));
+        }
     }
 
     #[test]

@@ -1,0 +1,64 @@
+//! The books of what is being written: what the open segment holds, and putting that right when it is lost; the gaps.
+
+use std::sync::Arc;
+
+use crate::media::{DiscardReason, GapReason, Tick};
+use crate::pipeline::lane::{Lane, View};
+use crate::pipeline::package::segmenter::Part;
+use crate::pipeline::store::manifest::Gap;
+use crate::pipeline::store::spool::WhenClosed;
+
+/// What the books hold of the segment that is being written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SegmentBooks {
+    first: Tick,
+    ticks: Tick,
+    encoded: u64,
+    held: u64,
+}
+
+impl SegmentBooks {
+    /// With one part more.
+    pub(super) fn and(self, part: &Part, encoded: u64, held: u64) -> SegmentBooks {
+        let first = if self.ticks == 0 { part.first_tick } else { self.first };
+        let ticks = self.ticks + Tick::from(part.ticks);
+        SegmentBooks { first, ticks, encoded: self.encoded + encoded, held: self.held + held }
+    }
+
+    /// The segment is in no output: its pictures are booked as discarded, its ticks as filled.
+    pub(super) fn lose(self, lane: &Lane) {
+        lane.view(|view| {
+            view.ledger.lose(DiscardReason::SpoolFull, self.encoded, self.held);
+            note_gap(view, self.first, self.ticks, GapReason::SpoolFull);
+        });
+    }
+}
+
+/// What is told when a segment is durable: it joins the list that the keeper publishes. When it is not, its books are
+/// put right.
+pub(super) fn when_closed(lane: &Arc<Lane>, segment: SegmentBooks) -> WhenClosed {
+    lane.view(|view| view.syncing += 1);
+    let lane = Arc::clone(lane);
+    Box::new(move |closed| {
+        if let Err(error) = &closed {
+            tracing::error!(recording = lane.recording_id, track = lane.track, %error, "a segment was not made durable");
+            segment.lose(&lane);
+        }
+        lane.view(|view| {
+            view.syncing -= 1;
+            view.closed.extend(closed);
+        });
+        lane.changed.notify_one();
+    })
+}
+
+/// Adds to the gaps: to the last one where it goes on.
+pub(super) fn note_gap(view: &mut View, first: Tick, ticks: Tick, reason: GapReason) {
+    if ticks <= 0 {
+        return;
+    }
+    match view.gaps.last_mut() {
+        Some(last) if last.to_tick == first && last.reason == reason => last.to_tick += ticks,
+        _ => view.gaps.push(Gap { from_tick: first, to_tick: first + ticks, reason }),
+    }
+}
