@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tilecast::cli::{serve, simulate};
+use tilecast::cli::{serve, simulate, verify};
 use tilecast::config::{Config, with_file};
 
 /// Turns the PNG streams of Recall.ai meeting bots into aligned MP4s and live HLS, one per participant.
@@ -20,6 +20,8 @@ enum Command {
     Serve(Box<Config>),
     /// Play bots that send pictures to a server
     Simulate(Box<simulate::SimulateArgs>),
+    /// Check recordings in a store, file against file
+    Verify(verify::VerifyArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,5 +49,6 @@ fn run() -> Result<ExitCode, String> {
     match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
         Command::Serve(config) => serve::run(*config),
         Command::Simulate(args) => simulate::run(*args).map_err(|error| error.to_string()),
+        Command::Verify(args) => verify::run(&args),
     }
 }

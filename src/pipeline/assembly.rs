@@ -23,7 +23,8 @@ use super::store::spool::{JOURNAL, read_lines};
 pub const ASSEMBLE_JOBS_MAX: usize = 64;
 /// One line per picture or run of alike ticks.
 pub const TICKS: &str = "ticks.jsonl";
-const MP4: &str = "video.mp4";
+/// The finished file.
+pub const MP4: &str = "video.mp4";
 
 /// A track to be assembled.
 pub struct AssembleJob {
