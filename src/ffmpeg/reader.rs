@@ -1,5 +1,8 @@
 //! Reads the pictures of a video file or HLS playlist, for reading back what was written.
 
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
 use ffmpeg_next as ff;
 
 use super::{Scaler, Source, quiet, rows};
@@ -58,10 +61,23 @@ impl PictureReader {
     }
 
     /// As [`PictureReader::open_strict`], from memory: a whole file, or an init segment and a segment. `name` is what
-    /// errors call it. Takes about four times the memory of `bytes` while it lives.
+    /// errors call it.
     pub fn open_bytes_strict(name: &str, bytes: &[u8]) -> Result<PictureReader, ReadError> {
-        let source = format!("data:video/mp4;base64,{}", base64_simd::STANDARD.encode_to_string(bytes));
-        PictureReader::open_with(name, &source, STRICT, true)
+        // FFmpeg reads files, and its `data:` protocol promises to seek and cannot: a file that is in memory only, which
+        // FFmpeg opens for itself, so that it may be closed here.
+        let file = rustix::fs::memfd_create("segment", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(std::io::Error::from)
+            .and_then(|fd| {
+                let mut file = std::fs::File::from(fd);
+                file.write_all(bytes)?;
+                Ok(file)
+            });
+        let refused = |error: std::io::Error| {
+            let errno = error.raw_os_error().unwrap_or(ff::error::EIO);
+            ReadError::Open(name.to_owned(), ff::Error::Other { errno })
+        };
+        let file = file.map_err(refused)?;
+        PictureReader::open_with(name, &format!("/proc/self/fd/{}", file.as_raw_fd()), STRICT, true)
     }
 
     fn open_with(

@@ -42,10 +42,18 @@ impl Segment {
     }
 }
 
-/// What the lists of all epochs say, in the order of time, and what is wrong with them: path in the track's folder and
-/// words.
-pub(super) fn listed(folder: &Path) -> io::Result<(Vec<Segment>, Vec<(String, String)>)> {
-    let (mut segments, mut wrong) = (Vec::new(), Vec::new());
+/// What the lists of all epochs say.
+#[derive(Default)]
+pub(super) struct Listed {
+    /// In the order of time.
+    pub(super) segments: Vec<Segment>,
+    /// What is wrong with the lists: path in the track's folder, and words.
+    pub(super) wrong: Vec<(String, String)>,
+}
+
+/// Reads the lists of all epochs in a track's folder.
+pub(super) fn listed(folder: &Path) -> io::Result<Listed> {
+    let Listed { mut segments, mut wrong } = Listed::default();
     for epoch in names(folder, true)? {
         let list = format!("{epoch}/{SEGMENTS}");
         let read = each_line::<SegmentLine>(&folder.join(&list), |number, line| {
@@ -68,7 +76,7 @@ pub(super) fn listed(folder: &Path) -> io::Result<(Vec<Segment>, Vec<(String, St
         }
     }
     segments.sort_by_key(|segment| segment.line.first_tick);
-    Ok((segments, wrong))
+    Ok(Listed { segments, wrong })
 }
 
 fn sane(line: &SegmentLine) -> bool {

@@ -8,7 +8,7 @@ use crate::media::{Grid, Micros, Tick};
 use crate::pipeline::store::keys;
 use crate::pipeline::store::manifest::{Gap, Manifest, State, TrackManifest};
 
-use super::segments::{self, Segment, SegmentError};
+use super::segments::{self, Listed, Segment, SegmentError};
 use super::{Findings, Options, PLAYLIST, TrackReport, is_name, names};
 
 /// What a track is checked against.
@@ -112,7 +112,7 @@ impl TrackCheck<'_> {
 
     /// Every segment that the lists name.
     fn listed_segments(&mut self) -> Option<Vec<Segment>> {
-        let (segments, wrong) = match segments::listed(&self.folder) {
+        let Listed { segments, wrong } = match segments::listed(&self.folder) {
             Ok(listed) => listed,
             Err(error) => {
                 self.found("", error);
