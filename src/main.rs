@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tilecast::cli::{serve, simulate, verify};
+use tilecast::cli::{repair, serve, simulate, verify};
 use tilecast::config::{Config, with_file};
 
 /// Turns the PNG streams of Recall.ai meeting bots into aligned MP4s and live HLS, one per participant.
@@ -22,6 +22,8 @@ enum Command {
     Simulate(Box<simulate::SimulateArgs>),
     /// Check recordings in a store, file against file
     Verify(verify::VerifyArgs),
+    /// Rebuild playlists, MP4s and manifests from segments, where verify finds fault
+    Repair(repair::RepairArgs),
 }
 
 fn main() -> ExitCode {
@@ -50,5 +52,6 @@ fn run() -> Result<ExitCode, String> {
         Command::Serve(config) => serve::run(*config),
         Command::Simulate(args) => simulate::run(*args).map_err(|error| error.to_string()),
         Command::Verify(args) => verify::run(&args),
+        Command::Repair(args) => repair::run(&args),
     }
 }

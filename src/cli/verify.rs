@@ -63,7 +63,7 @@ pub(super) fn find(path: &std::path::Path) -> Result<Vec<PathBuf>, String> {
 /// Prints a recording: a line for each track, then what is wrong.
 pub(super) fn print(out: &mut impl Write, report: &RecordingReport) -> std::io::Result<()> {
     let id = report.recording_id.as_deref().unwrap_or("(no manifest)");
-    writeln!(out, "\n{id}  {}  {}", report.state.unwrap_or("unknown"), report.folder)?;
+    writeln!(out, "\n{}  {}  {}", printable(id), report.state.unwrap_or("unknown"), report.folder)?;
     if !report.tracks.is_empty() {
         writeln!(
             out,
@@ -75,14 +75,17 @@ pub(super) fn print(out: &mut impl Write, report: &RecordingReport) -> std::io::
         print_track(out, track, report.fps.unwrap_or(1))?;
     }
     for finding in &report.findings.told {
-        // What a file says must not steer a terminal.
-        let what: String = finding.what.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        writeln!(out, "  WRONG: {}: {what}", finding.path)?;
+        writeln!(out, "  WRONG: {}: {}", printable(&finding.path), printable(&finding.what))?;
     }
     match report.findings.count() {
         0 => writeln!(out, "  all is well"),
         n => writeln!(out, "  {n} findings, {} of them not told", report.findings.untold),
     }
+}
+
+/// What a file says must not steer a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn print_track(out: &mut impl Write, track: &TrackReport, fps: u32) -> std::io::Result<()> {

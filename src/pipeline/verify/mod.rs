@@ -8,10 +8,14 @@
 
 mod books;
 mod findings;
+mod gather;
 mod lines;
+mod lost_manifest;
 mod movie;
 mod playlist;
+mod rebuild;
 mod recording;
+pub mod repair;
 mod segments;
 mod track;
 

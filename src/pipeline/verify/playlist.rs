@@ -13,29 +13,39 @@ use super::segments::{self, Segment};
 use super::track::TrackCheck;
 
 impl TrackCheck<'_> {
-    /// The playlist of a finished track names just the segments of the lists.
-    pub(super) fn playlist(&mut self, segments: &[Segment]) {
+    /// The playlist of a finished track names just the segments of the lists; such as are broken may be left out.
+    pub(super) fn playlist(&mut self, segments: &[(Segment, bool)]) {
         let Some(entries) = self.read_playlist() else { return };
+        let all: Vec<&Segment> = segments.iter().map(|(segment, _)| segment).collect();
+        let sound: Vec<&Segment> = segments.iter().filter(|(_, sound)| *sound).map(|(segment, _)| segment).collect();
+        if let Some(what) = self.differs(&entries, &all)
+            && self.differs(&entries, &sound).is_some()
+        {
+            self.found(PLAYLIST, what);
+        }
+    }
+
+    fn differs(&self, entries: &[Entry], segments: &[&Segment]) -> Option<String> {
         let init = |epoch: &str| self.track.epochs.iter().find(|known| known.epoch == epoch).map(|known| &known.init);
-        let differs = |(entry, segment): &(&Entry, &Segment)| {
+        let differs = |(entry, segment): &(&Entry, &&Segment)| {
             let line = &segment.line;
             (&entry.epoch, entry.first_tick, entry.ticks) != (&segment.epoch, line.first_tick, line.ticks)
                 || init(&segment.epoch).is_some_and(|init| *init != entry.init)
         };
         if let Some((entry, segment)) = entries.iter().zip(segments).find(differs) {
-            let said = format!("{}, ticks {} and {} on, {}", entry.epoch, entry.first_tick, entry.ticks, entry.init);
-            let text = format!(
-                "names [{said}] where segments.jsonl has {}, ticks {} and {} on",
+            return Some(format!(
+                "names {}, ticks {} and {} on, {}, where segments.jsonl has {}, ticks {} and {} on",
+                entry.epoch,
+                entry.first_tick,
+                entry.ticks,
+                entry.init,
                 segment.file(),
                 segment.line.first_tick,
                 segment.line.ticks
-            );
-            self.found(PLAYLIST, text);
-        } else if entries.len() != segments.len() {
-            let text =
-                format!("names {} segments, where there are {} in segments.jsonl", entries.len(), segments.len());
-            self.found(PLAYLIST, text);
+            ));
         }
+        let (named, listed) = (entries.len(), segments.len());
+        (named != listed).then(|| format!("names {named} segments, where segments.jsonl has {listed}"))
     }
 
     /// A track that is not finished: every segment that its playlist names is there and can be played.

@@ -79,7 +79,8 @@ pub(super) fn listed(folder: &Path) -> io::Result<Listed> {
     Ok(Listed { segments, wrong })
 }
 
-fn sane(line: &SegmentLine) -> bool {
+/// Whether the numbers of a line can be reckoned with.
+pub(super) fn sane(line: &SegmentLine) -> bool {
     let ticks = 1..=TICKS_MAX;
     (0..=TICKS_MAX).contains(&line.first_tick)
         && (0..=TICKS_MAX).contains(&line.number)

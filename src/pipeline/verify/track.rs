@@ -103,15 +103,16 @@ impl TrackCheck<'_> {
         let has_media = !folders.is_empty() || self.folder.join(PLAYLIST).exists();
         let segments = if has_media { self.listed_segments() } else { None };
         if let Some(segments) = &segments {
-            self.coverage(segments);
+            let all: Vec<&Segment> = segments.iter().map(|(segment, _)| segment).collect();
+            self.coverage(&all);
             self.playlist(segments);
         }
         self.ticks(segments.as_deref());
         self.movie();
     }
 
-    /// Every segment that the lists name.
-    fn listed_segments(&mut self) -> Option<Vec<Segment>> {
+    /// Every segment that the lists name, and whether its file is as they say.
+    fn listed_segments(&mut self) -> Option<Vec<(Segment, bool)>> {
         let Listed { segments, wrong } = match segments::listed(&self.folder) {
             Ok(listed) => listed,
             Err(error) => {
@@ -123,11 +124,13 @@ impl TrackCheck<'_> {
             self.found(&path, what);
         }
         let mut inits = BTreeMap::new();
-        for segment in &segments {
+        let check = |segment: Segment| {
             let init = self.init_of(&segment.epoch, &mut inits);
-            self.segment(segment, init.as_deref());
-        }
-        Some(segments)
+            let before = self.findings.count();
+            self.segment(&segment, init.as_deref());
+            (segment, self.findings.count() == before)
+        };
+        Some(segments.into_iter().map(check).collect())
     }
 
     /// The init segment of an epoch, read and checked once.
@@ -207,7 +210,7 @@ impl TrackCheck<'_> {
     }
 
     /// Ticks follow each other, or the manifest says why not.
-    fn coverage(&mut self, segments: &[Segment]) {
+    fn coverage(&mut self, segments: &[&Segment]) {
         if let Some(first) = segments.first()
             && self.track.first_tick != Some(first.line.first_tick)
         {
