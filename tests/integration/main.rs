@@ -13,3 +13,4 @@ mod playback;
 mod bad_messages;
 mod closes;
 mod meetings;
+mod verify;
