@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tilecast::cli::{serve, simulate};
+use tilecast::cli::{repair, serve, simulate, verify};
 use tilecast::config::{Config, with_file};
 
 /// Turns the PNG streams of Recall.ai meeting bots into aligned MP4s and live HLS, one per participant.
@@ -20,6 +20,10 @@ enum Command {
     Serve(Box<Config>),
     /// Play bots that send pictures to a server
     Simulate(Box<simulate::SimulateArgs>),
+    /// Check recordings in a store, file against file
+    Verify(verify::VerifyArgs),
+    /// Rebuild playlists, MP4s and manifests from segments, where verify finds fault
+    Repair(repair::RepairArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,5 +51,7 @@ fn run() -> Result<ExitCode, String> {
     match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
         Command::Serve(config) => serve::run(*config),
         Command::Simulate(args) => simulate::run(*args).map_err(|error| error.to_string()),
+        Command::Verify(args) => verify::run(&args),
+        Command::Repair(args) => repair::run(&args),
     }
 }

@@ -1,4 +1,6 @@
 //! The command line: one module per subcommand.
 
+pub mod repair;
 pub mod serve;
 pub mod simulate;
+pub mod verify;

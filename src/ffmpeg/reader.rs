@@ -1,9 +1,16 @@
 //! Reads the pictures of a video file or HLS playlist, for reading back what was written.
 
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
 use ffmpeg_next as ff;
 
 use super::{Scaler, Source, quiet, rows};
 use crate::media::{Micros, Picture};
+
+/// What FFmpeg conceals otherwise is an error.
+const STRICT: ff::decoder::Check =
+    ff::decoder::Check::EXPLODE.union(ff::decoder::Check::BITSTREAM).union(ff::decoder::Check::BUFFER);
 
 /// Why a video cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -44,19 +51,43 @@ impl PictureReader {
     /// Opens a path or URL (MP4, m3u8, whatever FFmpeg reads) at its best video stream. A playlist is read from its
     /// first segment, live or not. What FFmpeg can conceal is concealed.
     pub fn open(source: &str) -> Result<PictureReader, ReadError> {
-        PictureReader::open_with(source, ff::decoder::Check::empty(), false)
+        PictureReader::open_with(source, source, ff::decoder::Check::empty(), false)
     }
 
     /// As [`PictureReader::open`], but what FFmpeg would conceal is an error: for reading back one's own output. Pictures
     /// in front of the first IDR never come, so their number is the caller's to check.
     pub fn open_strict(source: &str) -> Result<PictureReader, ReadError> {
-        use ff::decoder::Check;
-        PictureReader::open_with(source, Check::EXPLODE | Check::BITSTREAM | Check::BUFFER, true)
+        PictureReader::open_with(source, source, STRICT, true)
     }
 
-    fn open_with(source: &str, check: ff::decoder::Check, strict: bool) -> Result<PictureReader, ReadError> {
+    /// As [`PictureReader::open_strict`], from memory: a whole file, or an init segment and a segment. `name` is what
+    /// errors call it.
+    pub fn open_bytes_strict(name: &str, bytes: &[u8]) -> Result<PictureReader, ReadError> {
+        // FFmpeg reads files, and its `data:` protocol promises to seek and cannot: a file that is in memory only, which
+        // FFmpeg opens for itself, so that it may be closed here.
+        let file = rustix::fs::memfd_create("segment", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(std::io::Error::from)
+            .and_then(|fd| {
+                let mut file = std::fs::File::from(fd);
+                file.write_all(bytes)?;
+                Ok(file)
+            });
+        let refused = |error: std::io::Error| {
+            let errno = error.raw_os_error().unwrap_or(ff::error::EIO);
+            ReadError::Open(name.to_owned(), ff::Error::Other { errno })
+        };
+        let file = file.map_err(refused)?;
+        PictureReader::open_with(name, &format!("/proc/self/fd/{}", file.as_raw_fd()), STRICT, true)
+    }
+
+    fn open_with(
+        name: &str,
+        source: &str,
+        check: ff::decoder::Check,
+        strict: bool,
+    ) -> Result<PictureReader, ReadError> {
         quiet();
-        let refused = |why| ReadError::Open(source.to_owned(), why);
+        let refused = |why| ReadError::Open(name.to_owned(), why);
         // A zero byte in a path would be a panic inside ffmpeg-next.
         if source.contains('\0') {
             return Err(refused(ff::Error::Other { errno: ff::error::EINVAL }));
@@ -65,7 +96,7 @@ impl PictureReader {
         let options = [("live_start_index", "0")].iter().collect();
         let input = ff::format::input_with_dictionary(source, options).map_err(refused)?;
         let Some(best) = input.streams().best(ff::media::Type::Video) else {
-            return Err(ReadError::NoVideo(source.to_owned()));
+            return Err(ReadError::NoVideo(name.to_owned()));
         };
         let (stream, time_base) = (best.index(), best.time_base());
         let mut decoder = ff::codec::Context::from_parameters(best.parameters()).map_err(refused)?.decoder();
@@ -73,7 +104,7 @@ impl PictureReader {
         decoder.set_packet_time_base(time_base);
         let decoder = decoder.video().map_err(refused)?;
         Ok(PictureReader {
-            source_name: source.to_owned(),
+            source_name: name.to_owned(),
             input,
             stream,
             time_base,
@@ -255,6 +286,10 @@ mod tests {
             assert_eq!((reader.width(), reader.height()), (66, 50));
             let shown: Vec<_> = reader.map(Result::unwrap).collect();
             let times: Vec<i64> = shown.iter().map(|(at, _)| at.0 - shown[0].0.0).collect();
+            let from_memory = PictureReader::open_bytes_strict(name, &std::fs::read(&path).unwrap());
+            if name.ends_with(".mp4") {
+                assert_eq!(from_memory.unwrap().count(), shown.len());
+            }
             assert_eq!(times, (0..PICTURES).map(|number| number * 200_000).collect::<Vec<_>>(), "{name}");
             if name == "plain.mp4" {
                 assert_eq!(shown[0].0, Micros(2_000_000));

@@ -23,7 +23,8 @@ use super::store::spool::{JOURNAL, read_lines};
 pub const ASSEMBLE_JOBS_MAX: usize = 64;
 /// One line per picture or run of alike ticks.
 pub const TICKS: &str = "ticks.jsonl";
-const MP4: &str = "video.mp4";
+/// The finished file.
+pub const MP4: &str = "video.mp4";
 
 /// A track to be assembled.
 #[derive(Clone)]
@@ -100,8 +101,17 @@ pub fn run(jobs: &Receiver<Asked>, clock: &dyn Clock, metrics: &Metrics) {
 }
 
 fn finish(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
+    std::fs::create_dir_all(&job.dir).map_err(at(&job.dir))?;
+    write_ticks(job, job.epochs.iter().flat_map(|epoch| journal_runs(&job.dir.join(epoch).join(JOURNAL))))?;
+    write_movie(job)
+}
+
+/// Writes the MP4 whole, if there is to be one: from the segments, and filler between them.
+///
+/// # Errors
+/// Of the segments, the encoder that makes the filler, the file system; what was there before is then still there.
+pub fn write_movie(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
     let (settings, segment_ticks) = (&job.encoder, job.segment_ticks);
-    write_ticks(job)?;
     let Some(canvas) = job.canvas.filter(|_| job.mp4) else { return Ok(None) };
     let filler = Filler::black(settings, canvas, segment_ticks)?;
     let sets: ParameterSets = X264::open(settings, canvas)?.parameter_sets().clone();
@@ -126,9 +136,10 @@ fn finish(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
         expected_ticks: job.ticks,
     };
     let path = job.dir.join(MP4);
-    let mut out = File::create(&path).map_err(at(&path))?;
-    let done = assemble(&mut out, &movie, &spans)?;
-    out.sync_all().map_err(at(&path))?;
+    let aside = job.dir.join(format!("{MP4}.new"));
+    let mut out = File::create(&aside).map_err(at(&aside))?;
+    let done = assemble(&mut out, &movie, &spans).inspect_err(|_| drop(std::fs::remove_file(&aside)))?;
+    out.sync_all().and_then(|()| std::fs::rename(&aside, &path)).map_err(at(&path))?;
     Ok(Some(Mp4Manifest {
         path: MP4.to_owned(),
         from_tick: 0,
@@ -138,10 +149,23 @@ fn finish(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
     }))
 }
 
-/// What each tick of the MP4 shows: the journals' runs, and between them the gaps.
-fn write_ticks(job: &AssembleJob) -> Result<(), AssemblyError> {
-    let path = job.dir.join(TICKS);
-    std::fs::create_dir_all(&job.dir).map_err(at(&job.dir))?;
+/// The runs of an epoch's journal.
+fn journal_runs(journal: &Path) -> Vec<Result<Run, AssemblyError>> {
+    match read_lines::<PartLine>(journal, 1) {
+        Ok(parts) => parts.into_iter().flat_map(|part| part.runs).map(Ok).collect(),
+        Err(error) => vec![Err(at(journal)(error))],
+    }
+}
+
+/// Writes `ticks.jsonl` whole, what each tick of the MP4 shows: `runs`, in order, and between them the gaps.
+///
+/// # Errors
+/// The first one of `runs`, and those of the file system; what was there before is then still there.
+pub fn write_ticks(
+    job: &AssembleJob,
+    runs: impl IntoIterator<Item = Result<Run, AssemblyError>>,
+) -> Result<(), AssemblyError> {
+    let path = job.dir.join(format!("{TICKS}.new"));
     let mut out = BufWriter::new(File::create(&path).map_err(at(&path))?);
     let mut pending: Option<Run> = None;
     let mut next = 0;
@@ -156,15 +180,11 @@ fn write_ticks(job: &AssembleJob) -> Result<(), AssemblyError> {
         }
         Ok(())
     };
-    for epoch in &job.epochs {
-        let journal = job.dir.join(epoch).join(JOURNAL);
-        for part in read_lines::<PartLine>(&journal, 1).map_err(at(&journal))? {
-            for run in part.runs {
-                fill(job, next, run.tick, &mut put)?;
-                next = run.tick + run.n;
-                put(run)?;
-            }
-        }
+    for run in runs {
+        let run = run?;
+        fill(job, next, run.tick, &mut put)?;
+        next = run.tick + run.n;
+        put(run)?;
     }
     if job.canvas.is_some() {
         fill(job, next, job.ticks, &mut put)?;
@@ -172,7 +192,8 @@ fn write_ticks(job: &AssembleJob) -> Result<(), AssemblyError> {
     if let Some(run) = pending {
         write_run(&mut out, &run).map_err(at(&path))?;
     }
-    out.into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all()).map_err(at(&path))
+    let whole = out.into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all());
+    whole.and_then(|()| std::fs::rename(&path, job.dir.join(TICKS))).map_err(at(&path))
 }
 
 fn write_run(out: &mut impl Write, run: &Run) -> std::io::Result<()> {

@@ -20,6 +20,7 @@ mod threads;
 pub mod timeline;
 pub mod track;
 mod units;
+pub mod verify;
 
 pub use threads::Threads;
 

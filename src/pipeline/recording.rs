@@ -15,7 +15,7 @@ use crate::media::{DiscardReason, GapReason, Grid, Kind, Micros};
 
 use super::delivery::Offer;
 use super::ingest::protocol::{Context, Participant, ParticipantMessage, Timestamp};
-use super::lane::{Lane, Order};
+use super::lane::Lane;
 use super::state::{RecordingSettings, RecordingState};
 use super::store::journal::SPOOL_VERSION;
 use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, TrackManifest};

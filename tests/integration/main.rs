@@ -19,3 +19,4 @@ mod playlist_grows;
 mod restarts;
 mod schema;
 mod sigterm;
+mod verify;

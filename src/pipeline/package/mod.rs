@@ -2,6 +2,7 @@
 
 pub mod assemble;
 pub mod boxes;
+pub mod headers;
 #[cfg(test)]
 mod playback;
 pub mod playlist;

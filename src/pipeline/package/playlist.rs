@@ -126,6 +126,12 @@ impl Playlist {
     ///
     /// The segments are read from the text and written again: only a text that comes out equal is taken.
     pub fn resume(grid: Grid, origin_unix: Micros, published: &str) -> Result<Playlist, PlaylistError> {
+        Playlist::read(grid, origin_unix, published).map(|(playlist, _)| playlist)
+    }
+
+    /// As [`Playlist::resume`], with the segments that the text names.
+    pub fn read(grid: Grid, origin_unix: Micros, published: &str) -> Result<(Playlist, Vec<Entry>), PlaylistError> {
+        let mut entries = Vec::new();
         let mut playlist = Playlist::new(grid, origin_unix);
         let (mut init, mut tick, mut ticks) = (String::new(), 0, 0);
         for (at, line) in published.lines().enumerate() {
@@ -140,8 +146,11 @@ impl Playlist {
             } else if line == "#EXT-X-ENDLIST" {
                 playlist.end();
             } else if !line.starts_with('#') {
-                let (epoch, _) = line.rsplit_once('/').filter(|_| ticks > 0).ok_or(bad)?;
-                playlist.push(&Entry { epoch: epoch.to_owned(), first_tick: tick, ticks, init: init.clone() });
+                // No segment is longer than its cell.
+                let fits = 1..=Tick::from(grid.segment_ticks);
+                let (epoch, _) = line.rsplit_once('/').filter(|_| fits.contains(&ticks)).ok_or(bad)?;
+                entries.push(Entry { epoch: epoch.to_owned(), first_tick: tick, ticks, init: init.clone() });
+                playlist.push(&entries[entries.len() - 1]);
                 tick += ticks;
                 ticks = 0;
             }
@@ -150,7 +159,12 @@ impl Playlist {
             let same = playlist.text.bytes().zip(published.bytes()).take_while(|(ours, theirs)| ours == theirs);
             return Err(PlaylistError::Differs(same.count()));
         }
-        Ok(playlist)
+        Ok((playlist, entries))
+    }
+
+    /// The absolute time at which the first segment of a text begins, to a millisecond.
+    pub fn first_date_time(published: &str) -> Option<Micros> {
+        published.lines().find_map(|line| parse_date_time(line.strip_prefix("#EXT-X-PROGRAM-DATE-TIME:")?))
     }
 
     fn line(&mut self, line: &str) {

@@ -173,7 +173,8 @@ impl RecordingClock {
             Ok(None) => {}
         }
         let from_server = absolute.is_none();
-        let unix = absolute.unwrap_or(wall_unix) - relative;
+        // To a whole millisecond, as manifest and playlists write it: who reads it there goes on with the same one.
+        let unix = Micros(((absolute.unwrap_or(wall_unix) - relative).0 + 500).div_euclid(1000) * 1000);
         self.origin.get_or_insert(Origin { unix, from_server });
         self.accept(relative, offset)
     }
@@ -482,6 +483,13 @@ mod tests {
         for at in [0, 500, 1000] {
             assert_eq!(reader.read(at, UNIX), Verdict::At(ms(at)));
         }
+    }
+
+    #[test]
+    fn the_origin_is_what_a_manifest_can_say() {
+        let mut clock = RecordingClock::new();
+        clock.read(Some(Micros(500_300)), Some(Micros(1_767_261_601_000_000)), Micros(0), Micros(0), true);
+        assert_eq!(clock.origin().map(|origin| origin.unix), Some(Micros(1_767_261_600_500_000)));
     }
 
     #[test]

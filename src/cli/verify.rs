@@ -1,0 +1,105 @@
+//! `tilecast verify`: what [`crate::pipeline::verify`] finds, as a table or as JSON.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::pipeline::verify::{Options, RecordingReport, TrackReport, recordings, verify_recording};
+
+/// Options of `verify`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// A recording's folder, or the folder of a store
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Do not decode pictures: names, sizes, hashes, ticks and books only
+    #[arg(long)]
+    pub no_decode: bool,
+}
+
+/// Checks, prints; exit code 1 when anything is off.
+///
+/// # Errors
+/// When there is no recording to be read, or standard output is gone.
+pub fn run(args: &VerifyArgs) -> Result<ExitCode, String> {
+    let found = find(&args.path)?;
+    let options = Options { decode: !args.no_decode };
+    let mut out = std::io::stdout().lock();
+    let mut reports = Vec::new();
+    let (mut well, count) = (true, found.len());
+    for (number, folder) in found.iter().enumerate() {
+        let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
+        let report = verify_recording(folder, options, &mut |what| {
+            eprintln!("{name} ({} of {count}): {what}", number + 1);
+        });
+        well &= report.is_well();
+        match args.json {
+            true => reports.push(report),
+            false => print(&mut out, &report).map_err(|error| error.to_string())?,
+        }
+    }
+    if args.json {
+        let json = serde_json::json!({ "schema": 1, "well": well, "recordings": reports });
+        writeln!(out, "{json:#}").map_err(|error| error.to_string())?;
+    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The recordings at a path that somebody gave.
+///
+/// # Errors
+/// When there are none, or they cannot be listed.
+pub(super) fn find(path: &std::path::Path) -> Result<Vec<PathBuf>, String> {
+    let found = recordings(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    if found.is_empty() {
+        return Err(format!("{}: no recording is here, nor in a folder below", path.display()));
+    }
+    Ok(found)
+}
+
+/// Prints a recording: a line for each track, then what is wrong.
+pub(super) fn print(out: &mut impl Write, report: &RecordingReport) -> std::io::Result<()> {
+    let id = report.recording_id.as_deref().unwrap_or("(no manifest)");
+    writeln!(out, "\n{}  {}  {}", printable(id), report.state.unwrap_or("unknown"), report.folder)?;
+    if !report.tracks.is_empty() {
+        writeln!(
+            out,
+            "  {:<24} {:>8} {:>6} {:>7} {:>8} {:>8} {:>9} {:>9}",
+            "track", "pictures", "held", "filled", "segments", "decoded", "duration", "size"
+        )?;
+    }
+    for track in &report.tracks {
+        print_track(out, track, report.fps.unwrap_or(1))?;
+    }
+    for finding in &report.findings.told {
+        writeln!(out, "  WRONG: {}: {}", printable(&finding.path), printable(&finding.what))?;
+    }
+    match report.findings.count() {
+        0 => writeln!(out, "  all is well"),
+        n => writeln!(out, "  {n} findings, {} of them not told", report.findings.untold),
+    }
+}
+
+/// What a file says must not steer a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn print_track(out: &mut impl Write, track: &TrackReport, fps: u32) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "  {:<24} {:>8} {:>6} {:>7} {:>8} {:>8} {:>7.1} s {:>6.1} MB  {}",
+        track.track,
+        track.pictures,
+        track.held,
+        track.filled,
+        track.segments,
+        track.decoded,
+        track.ticks as f64 / f64::from(fps),
+        track.bytes as f64 / 1e6,
+        if track.findings == 0 { "well" } else { "WRONG" }
+    )
+}
