@@ -3,7 +3,6 @@
 //! It does no pixel work and writes no file: it orders, waits, and puts objects.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,29 +18,16 @@ use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
 use super::state::{RecordingState, STATE};
 use super::store::manifest::{Manifest, Mp4Manifest, State};
-use super::store::objects::PutError;
-use super::store::spool::{Closed, SEGMENTS};
+use super::store::spool::SEGMENTS;
 
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 /// A published playlist is read back only up to this size: some days of media.
 const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
-/// Waiting between tries of a failed put: doubled from the first to the last.
-const RETRY_FIRST: Duration = Duration::from_millis(250);
-const RETRY_LAST: Duration = Duration::from_secs(15);
 
-/// A track, as far as it is published.
-#[derive(Default)]
-struct Published {
-    playlist: Option<Playlist>,
-    /// Length of the text that the store has: it only grows.
-    playlist_bytes: usize,
-    segments: usize,
-    inits: Vec<String>,
-    /// Ticks and places of the segments, for the MP4.
-    spans: Vec<(Tick, Tick, PathBuf)>,
-    epochs: Vec<String>,
-}
+mod published;
+
+use published::{Published, RETRY_FIRST, RETRY_LAST, Source, put, without_counters};
 
 /// Keeps one recording until it is finished, or until the process is told to stop.
 pub struct Keeper {
@@ -130,9 +116,9 @@ impl Keeper {
         if manifest.state != State::Finished {
             return false;
         }
-        self.recording.set_state(State::Finished);
         self.pipeline.registry.note_ended(manifest);
         self.clear_spool().await;
+        self.recording.set_state(State::Finished);
         self.pipeline.lanes_closed(self.recording.lanes().len());
         true
     }
@@ -284,8 +270,9 @@ impl Keeper {
         self.put_events().await;
         // It is finished when the store has confirmed that it is: the manifest last.
         self.put_this(Manifest { state: State::Finished, ..self.recording.manifest() }).await;
-        self.recording.set_state(State::Finished);
+        // From here on a start would find it finished in the store; only then does anybody hear of it.
         self.clear_spool().await;
+        self.recording.set_state(State::Finished);
         self.pipeline.lanes_closed(lanes.len());
         tracing::info!(recording = self.recording.id, tracks = lanes.len(), ticks = end, "recording finished");
     }
@@ -356,7 +343,11 @@ impl Keeper {
     /// The process stops: what is open is closed early, made durable, and published as far as time allows. One that is
     /// being finished stays so, and is taken up again at its end.
     async fn suspend(&mut self) {
-        let live = self.recording.state() == State::Live;
+        let state = self.recording.state();
+        if !matches!(state, State::Live | State::Finishing) {
+            return;
+        }
+        let live = state == State::Live;
         if live {
             // From here on nothing more is taken.
             self.recording.set_state(State::Suspended);
@@ -386,47 +377,5 @@ impl Keeper {
             let key = format!("{}/{}", self.recording.key, super::EVENTS);
             put(&self.pipeline, &self.recording, key, Source::File(&path)).await;
         }
-    }
-}
-
-impl Published {
-    fn note(&mut self, closed: Closed) {
-        self.segments += 1;
-        if self.epochs.last() != Some(&closed.epoch) {
-            self.epochs.push(closed.epoch.clone());
-        }
-        self.spans.push((closed.line.first_tick, closed.line.ticks, closed.path));
-    }
-}
-
-/// The manifest without what changes with every picture.
-fn without_counters(manifest: &Manifest) -> Manifest {
-    let mut manifest = manifest.clone();
-    for track in &mut manifest.tracks {
-        track.ledger = Default::default();
-        track.end_tick = None;
-    }
-    manifest
-}
-
-enum Source<'a> {
-    Bytes(&'a [u8]),
-    File(&'a Path),
-}
-
-/// Puts an object, for as long as it takes: the store's errors never fail a recording.
-async fn put(pipeline: &Pipeline, recording: &Recording, key: String, source: Source<'_>) {
-    let key = Key::parse(key).expect("keys are made of safe components");
-    let mut wait = RETRY_FIRST;
-    loop {
-        let result: Result<(), PutError> = match source {
-            Source::Bytes(bytes) => pipeline.objects.put(&key, bytes.to_vec()).await,
-            Source::File(path) => pipeline.objects.put_file(&key, path).await,
-        };
-        let Err(error) = result else { return recording.note_uploads(0, None) };
-        tracing::warn!(recording = recording.id, %error, again_in = ?wait, "the store did not take an object");
-        recording.note_uploads(1, Some(error.to_string()));
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_LAST);
     }
 }

@@ -6,6 +6,7 @@ pub mod delivery;
 pub mod encode;
 pub mod ingest;
 pub mod keeper;
+mod known;
 pub mod lane;
 pub mod package;
 pub mod recording;
@@ -37,7 +38,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Output};
 use crate::machine;
 use crate::media::{Kind, Micros};
-use crate::metrics::{Levels, Metrics};
+use crate::metrics::Metrics;
 use crate::shutdown::{Stop, Stopped};
 
 use assembly::{ASSEMBLE_JOBS_MAX, Asked, AssembleJob, AssemblyError};
@@ -53,7 +54,7 @@ use schedule::ReadyList;
 use shed::Patience;
 use state::RecordingSettings;
 use store::keys;
-use store::manifest::{Manifest, Mp4Manifest, State};
+use store::manifest::Mp4Manifest;
 use store::objects::Objects;
 use store::recovery::TakenUp;
 use store::spool::TrackSpool;
@@ -65,10 +66,6 @@ use track::{TrackSettings, TrackWriter};
 pub const EVENTS: &str = "events.jsonl";
 /// What a lane costs while it is live: encoder, pictures that wait, buffers (640x360; measured by benches/figures.sh).
 const LANE_BYTES: u64 = 12 << 20;
-/// A manifest in the store is read only up to this size.
-const MANIFEST_BYTES_MAX: u64 = 16 << 20;
-/// How often a recording that goes on after its end is looked for.
-const CONTINUATIONS_MAX: u32 = 100;
 /// How often silent lanes are moved on.
 const VISIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -264,39 +261,6 @@ impl Pipeline {
         })
     }
 
-    /// The manifest that the store has of a recording.
-    ///
-    /// # Errors
-    /// Of the store, or of the manifest's form.
-    pub async fn stored_manifest(
-        &self,
-        id: &str,
-    ) -> Result<Option<Manifest>, Box<dyn std::error::Error + Send + Sync>> {
-        let Ok(key) = object_store::path::Path::parse(format!("{}/recording.json", keys::recording(id))) else {
-            return Ok(None);
-        };
-        let Some(bytes) = self.objects.get(&key, MANIFEST_BYTES_MAX).await? else { return Ok(None) };
-        Ok(Some(serde_json::from_slice(&bytes)?))
-    }
-
-    /// Learns what the store knows of a recording that this process does not: it was finished earlier, or its spool is
-    /// lost. Either way it is never written to again; what comes opens `id~2`.
-    pub async fn look_up(&self, id: &str) {
-        for n in 1..=CONTINUATIONS_MAX {
-            let name = if n == 1 { id.to_owned() } else { format!("{id}~{n}") };
-            if self.registry.knows(&name) {
-                continue;
-            }
-            match self.stored_manifest(&name).await {
-                Ok(Some(manifest)) => self.registry.note_ended(manifest),
-                Ok(None) => return,
-                Err(error) => {
-                    return tracing::warn!(recording = name, %error, "cannot look a recording up in the store");
-                }
-            }
-        }
-    }
-
     /// So many lanes are gone.
     pub fn lanes_closed(&self, lanes: usize) {
         self.lanes_open.fetch_sub(lanes, SeqCst);
@@ -374,39 +338,6 @@ impl Pipeline {
                 }
             }
         }
-    }
-
-    /// Gauges as of now.
-    pub fn levels(&self) -> Levels {
-        let mut levels = Levels {
-            lanes: self.lanes_open.load(SeqCst) as u64,
-            budget_used: self.budget.used(),
-            budget_capacity: self.budget.capacity(),
-            ..Levels::default()
-        };
-        let (mut captures, mut pictures) = (0, 0);
-        let mut states =
-            [State::Live, State::Suspended, State::Finishing, State::Finished].map(|state| (state.name(), 0));
-        for recording in self.registry.all() {
-            levels.sockets += recording.now().sockets as u64;
-            for (waiting, decoded) in recording.lanes().iter().map(|lane| lane.depths()) {
-                captures += waiting as u64;
-                pictures += decoded as u64;
-            }
-            if let Some(state) = states.iter_mut().find(|(name, _)| *name == recording.state().name()) {
-                state.1 += 1;
-            }
-        }
-        levels.queues = vec![
-            ("captures", captures),
-            ("pictures", pictures),
-            ("ingest_ready", self.lists.ingest.len() as u64),
-            ("encode_ready", self.lists.encode.len() as u64),
-            ("sync", self.sync.len() as u64),
-            ("assemble", self.assemble.len() as u64),
-        ];
-        levels.recordings = states.to_vec();
-        levels
     }
 
     /// Suspends every recording, within `limit`. Returns whether all keepers came to their end.

@@ -473,6 +473,12 @@ impl Recording {
         inner.lanes.values().for_each(|lane| lane.advance(clock));
     }
 
+    /// Goes on with an end that an earlier process began.
+    pub fn go_on_finishing(&self) {
+        let mut inner = self.lock();
+        (inner.state, inner.finish_asked) = (State::Finishing, true);
+    }
+
     /// Asks for the end of the recording. Returns whether it was live.
     pub fn ask_to_finish(&self) -> bool {
         let mut inner = self.lock();
@@ -485,7 +491,7 @@ impl Recording {
     /// Whether it is live and is to be finished: by a call, or because its grace is over.
     pub fn is_to_finish(&self) -> bool {
         let inner = self.lock();
-        inner.finish_asked && inner.state == State::Live
+        inner.finish_asked && matches!(inner.state, State::Live | State::Finishing)
     }
 
     /// Every lane.

@@ -87,7 +87,7 @@ impl Pipeline {
         let detail = serde_json::json!({ "tracks": tracks.len(), "end_tick": next_tick, "bytes_cut": cut });
         recording.event("taken_up", detail);
         if finishing {
-            recording.ask_to_finish();
+            recording.go_on_finishing();
         }
         recording
     }

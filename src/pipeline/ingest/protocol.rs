@@ -3,16 +3,16 @@
 //! Parse once, at the border: what leaves this file has the right types. Not here: base64, PNG, sockets; the messages
 //! that `simulate` and the tests write ([`Outgoing`]).
 
+mod absolute;
 mod outgoing;
 
+pub use absolute::parse_absolute;
 pub use outgoing::{Outgoing, OutgoingBody, OutgoingData, OutgoingParticipant, OutgoingThing, OutgoingTimestamp};
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use time::OffsetDateTime;
-use time::format_description::well_known::{Iso8601, Rfc3339};
 
 use crate::media::{Kind, Micros};
 
@@ -329,21 +329,6 @@ impl WireTimestamp<'_> {
             absolute: absolute.and_then(|text| parse_absolute(&text)),
         }
     }
-}
-
-/// Reads ISO 8601 with `Z` or an offset, `T` or a space, as microseconds since 1970.
-pub fn parse_absolute(text: &str) -> Option<Micros> {
-    let text = text.trim();
-    let mut text = text.to_owned();
-    if text.as_bytes().get(10) == Some(&b' ') {
-        text.replace_range(10..11, "T");
-    }
-    let read = |text: &str| {
-        OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(text, &Iso8601::DEFAULT)).ok()
-    };
-    // Without an offset it is taken as UTC: Python's isoformat() of a naive time.
-    let time = read(&text).or_else(|| read(&format!("{text}Z")))?;
-    i64::try_from(time.unix_timestamp_nanos() / 1000).ok().map(Micros)
 }
 
 #[derive(Deserialize)]

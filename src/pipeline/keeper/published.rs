@@ -1,0 +1,76 @@
+//! What of a track is published, and putting an object for as long as it takes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use object_store::path::Path as Key;
+
+use crate::media::Tick;
+use crate::pipeline::Pipeline;
+use crate::pipeline::package::playlist::Playlist;
+use crate::pipeline::recording::Recording;
+use crate::pipeline::store::manifest::Manifest;
+use crate::pipeline::store::objects::PutError;
+use crate::pipeline::store::spool::Closed;
+
+/// Waiting between tries of a failed put: doubled from the first to the last.
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(250);
+pub(super) const RETRY_LAST: Duration = Duration::from_secs(15);
+
+/// A track, as far as it is published.
+#[derive(Default)]
+pub(super) struct Published {
+    pub(super) playlist: Option<Playlist>,
+    /// Length of the text that the store has: it only grows.
+    pub(super) playlist_bytes: usize,
+    pub(super) segments: usize,
+    pub(super) inits: Vec<String>,
+    /// Ticks and places of the segments, for the MP4.
+    pub(super) spans: Vec<(Tick, Tick, PathBuf)>,
+    pub(super) epochs: Vec<String>,
+}
+
+impl Published {
+    pub(super) fn note(&mut self, closed: Closed) {
+        self.segments += 1;
+        if self.epochs.last() != Some(&closed.epoch) {
+            self.epochs.push(closed.epoch.clone());
+        }
+        self.spans.push((closed.line.first_tick, closed.line.ticks, closed.path));
+    }
+}
+
+/// The manifest without what changes with every picture.
+pub(super) fn without_counters(manifest: &Manifest) -> Manifest {
+    let mut manifest = manifest.clone();
+    for track in &mut manifest.tracks {
+        track.ledger = Default::default();
+        track.end_tick = None;
+    }
+    manifest
+}
+
+/// What an object is made of.
+pub(super) enum Source<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// This file of the spool.
+    File(&'a Path),
+}
+
+/// Puts an object, for as long as it takes: the store's errors never fail a recording.
+pub(super) async fn put(pipeline: &Pipeline, recording: &Recording, key: String, source: Source<'_>) {
+    let key = Key::parse(key).expect("keys are made of safe components");
+    let mut wait = RETRY_FIRST;
+    loop {
+        let result: Result<(), PutError> = match source {
+            Source::Bytes(bytes) => pipeline.objects.put(&key, bytes.to_vec()).await,
+            Source::File(path) => pipeline.objects.put_file(&key, path).await,
+        };
+        let Err(error) = result else { return recording.note_uploads(0, None) };
+        tracing::warn!(recording = recording.id, %error, again_in = ?wait, "the store did not take an object");
+        recording.note_uploads(1, Some(error.to_string()));
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_LAST);
+    }
+}
