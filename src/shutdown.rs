@@ -1,6 +1,6 @@
 //! The signal that tells tasks to end, and the two that the operating system sends us.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Rings once, for everybody who listens.
@@ -46,14 +46,27 @@ impl Stopped {
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-///
-/// # Errors
-/// When the handlers cannot be installed.
-pub async fn signalled() -> std::io::Result<&'static str> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    })
+/// SIGTERM and SIGINT, caught from the moment this exists.
+#[derive(Debug)]
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Catches them from here on. Before this they end the process at once.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn catch() -> std::io::Result<Signals> {
+        Ok(Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one, and gives its name.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::http::auth::IngestTokens;
 use crate::http::server::{Limits, serve};
 use crate::http::{self, App};
 use crate::pipeline::Pipeline;
-use crate::shutdown::{Stop, signalled};
+use crate::shutdown::{Signals, Stop};
 
 /// How long recordings may take to be suspended; the whole end stays under ten seconds.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(7);
@@ -47,6 +47,8 @@ pub fn run(config: Config) -> Result<ExitCode, String> {
 }
 
 async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, String> {
+    // Before "ready": who reads that may send a signal.
+    let mut signals = Signals::catch().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let listen = |address: std::net::SocketAddr, option: &'static str| async move {
         TcpListener::bind(address).await.map_err(|error| format!("{option} {address}: {error}"))
     };
@@ -71,13 +73,11 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
         tokio::spawn(serve(internal, http::internal(app.clone()), limits, Arc::default(), listeners_end.listen()));
     tracing::info!(listen = %address, internal = %internal_address, "ready: the page is at http://{address}/");
 
-    let signal = signalled().await.map_err(|error| format!("cannot listen for signals: {error}"))?;
-    tracing::info!(signal, "stopping");
+    tracing::info!(signal = signals.next().await, "stopping");
     // A second signal ends the process at once: the spool is as good as after a crash.
-    tokio::spawn(async {
-        if signalled().await.is_ok() {
-            std::process::exit(130);
-        }
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(130);
     });
     app.stop.ring();
     app.closing.ring();

@@ -8,13 +8,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use object_store::ObjectStoreExt;
 use serde::Serialize;
 
 use crate::media::Tick;
+use crate::pipeline::ingest::protocol::parse_absolute;
 use crate::pipeline::recording::Now;
-use crate::pipeline::store::keys;
-use crate::pipeline::store::manifest::Manifest;
+use crate::pipeline::store::manifest::{Manifest, State as Life};
 
 use super::App;
 use super::error::ApiError;
@@ -22,14 +21,12 @@ use super::error::ApiError;
 /// Recordings on a page, unless `limit` says otherwise.
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 500;
-/// A manifest in the store is read only up to this size.
-const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
 /// One entry of the list.
 #[derive(Serialize)]
 struct Summary {
     recording_id: String,
-    state: crate::pipeline::store::manifest::State,
+    state: Life,
     origin: Option<String>,
     bot_id: Option<String>,
     tracks: usize,
@@ -63,7 +60,10 @@ pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, S
             "state" => manifests.retain(|manifest| manifest.state.name() == value),
             "bot_id" => manifests.retain(|manifest| manifest.bot_id.as_deref() == Some(value)),
             "since" => {
-                manifests.retain(|manifest| manifest.origin.as_deref().is_some_and(|origin| origin >= value.as_str()))
+                let wrong = || ApiError::bad_request("since is a time such as 2026-01-01T10:00:00Z");
+                let since = parse_absolute(value).ok_or_else(wrong)?;
+                let origin = |manifest: &Manifest| manifest.origin.as_deref().and_then(parse_absolute);
+                manifests.retain(|manifest| origin(manifest).is_some_and(|origin| origin >= since));
             }
             "limit" => {
                 limit = value
@@ -133,29 +133,24 @@ pub async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Respo
 
 /// The manifest of a recording that only the store knows.
 async fn stored(app: &App, id: &str) -> Result<Manifest, ApiError> {
-    let key = object_store::path::Path::parse(format!("{}/recording.json", keys::recording(id)))
-        .map_err(|_| ApiError::not_found("recording"))?;
-    let failed = |error: object_store::Error| match error {
-        object_store::Error::NotFound { .. } => ApiError::not_found("recording"),
-        error => {
+    match app.pipeline.stored_manifest(id).await {
+        Ok(Some(manifest)) => Ok(manifest),
+        Ok(None) => Err(ApiError::not_found("recording")),
+        Err(error) => {
             tracing::warn!(%error, "cannot read a manifest");
-            ApiError::new(StatusCode::BAD_GATEWAY, "the store does not answer")
+            Err(ApiError::new(StatusCode::BAD_GATEWAY, "the store does not give a readable manifest"))
         }
-    };
-    let object = app.pipeline.objects.store.get(&key).await.map_err(failed)?;
-    if object.meta.size > MANIFEST_BYTES_MAX {
-        return Err(ApiError::new(StatusCode::BAD_GATEWAY, "the manifest in the store is too large"));
     }
-    let bytes = object.bytes().await.map_err(failed)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|_| ApiError::new(StatusCode::BAD_GATEWAY, "the manifest in the store cannot be read"))
 }
 
 /// `POST /api/v1/recordings/{id}/finish`: 202 while it goes on, 200 when it is finished already.
 pub async fn finish(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
     if let Some(recording) = app.pipeline.registry.get(&id) {
         recording.ask_to_finish();
-        return Ok((StatusCode::ACCEPTED, Json(recording.manifest())).into_response());
+        let manifest = recording.manifest();
+        // Its keeper may still be clearing up.
+        let status = if manifest.state == Life::Finished { StatusCode::OK } else { StatusCode::ACCEPTED };
+        return Ok((status, Json(manifest)).into_response());
     }
     let manifest = match app.pipeline.registry.ended_manifest(&id) {
         Some(manifest) => (*manifest).clone(),

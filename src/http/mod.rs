@@ -54,7 +54,7 @@ pub fn public(app: App) -> Router {
         .route("/api/v1/recordings", get(api::list))
         .route("/api/v1/recordings/{id}", get(api::get))
         .route("/api/v1/recordings/{id}/finish", post(api::finish))
-        .route("/media/{*tail}", any(serve_media))
+        .route("/media/{recording}/{*tail}", any(serve_media))
         .merge(web::router())
         .fallback(nothing)
         .with_state(app)
@@ -73,13 +73,12 @@ pub fn internal(app: App) -> Router {
 async fn serve_media(
     State(app): State<App>,
     method: Method,
-    Path(tail): Path<String>,
+    Path((recording, tail)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response<Body> {
     let root = object_store::path::Path::default();
-    // The address has the recording's own id, the store its folder.
-    let tail = tail.split_once('/').map(|(id, rest)| format!("{}/{rest}", keys::recording(id)));
-    match tail.and_then(|tail| media::key(&root, &tail)) {
+    // The address has the recording's own id, which may hold anything once it is decoded; the store has its folder.
+    match media::key(&root, &format!("{}/{tail}", keys::recording(&recording))) {
         Some(key) => media::object(&*app.pipeline.objects.store, &key, &headers, &method).await,
         None => ApiError::not_found("object").into_response(),
     }

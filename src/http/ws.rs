@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, body::Bytes};
-use futures::{SinkExt, StreamExt, stream::SplitSink};
+use futures::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite;
@@ -90,6 +90,7 @@ async fn serve(app: App, socket: WebSocket, wire: Arc<Wire>, tenant: Option<Stri
     let mut session = Session::new(Arc::clone(&app.pipeline), tenant);
     let end = read(&app, &mut stream, &mut session, &wire).await;
     drop(session);
+    let closed_by_bot = end.is_none();
     match end {
         Some(Close(code, reason)) => {
             tracing::info!(code, reason, "socket closed by us");
@@ -101,14 +102,27 @@ async fn serve(app: App, socket: WebSocket, wire: Arc<Wire>, tenant: Option<Stri
         }
     }
     let _ = writer.await;
-    // The rest of the closing handshake (RFC 6455, 7.1.2), whoever began it: reading also sends the answer to a close.
-    let _ = tokio::time::timeout(CLOSE_WAIT, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+    app.sockets.fetch_sub(1, SeqCst);
+    // A peer that takes its time with the rest must not keep the pipeline.
+    drop(app);
+    finish_handshake(stream, &wire, closed_by_bot).await;
+}
+
+/// The rest of the closing handshake (RFC 6455, 7.1.2), whoever began it: reading also sends the answer to a close.
+async fn finish_handshake(mut stream: SplitStream<WebSocket>, wire: &Wire, mut peer_closed: bool) {
+    let rest = async {
+        while let Some(Ok(message)) = stream.next().await {
+            peer_closed |= matches!(message, Message::Close(_));
+        }
+    };
+    let _ = tokio::time::timeout(CLOSE_WAIT, rest).await;
     let inherited = wire.inherit();
     drop(stream);
-    if let Ok(stream) = inherited.await {
+    if let Ok(stream) = inherited.await
+        && !peer_closed
+    {
         linger(stream, CLOSE_WAIT).await;
     }
-    app.sockets.fetch_sub(1, SeqCst);
 }
 
 /// Owns the sending side: pings, and at the end the close.
@@ -134,12 +148,7 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, every: Duration, mut clo
 }
 
 /// Reads until the socket ends; says why we end it, or `None` when the peer did.
-async fn read(
-    app: &App,
-    stream: &mut futures::stream::SplitStream<WebSocket>,
-    session: &mut Session,
-    wire: &Wire,
-) -> Option<Close> {
+async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Session, wire: &Wire) -> Option<Close> {
     let mut stop = app.closing.listen();
     let limit = app.pipeline.config.message_timeout;
     let mut check = tokio::time::interval((limit / HALF_LOOKS).max(Duration::from_millis(20)));
@@ -170,7 +179,15 @@ async fn read(
             Ok(Message::Close(_)) => return None,
             Err(error) => return close_for(app, error),
         };
-        match session.accept(&text) {
+        let accepted = match session.accept(&text, false) {
+            Accepted::LookUp(id) => {
+                app.pipeline.look_up(&id).await;
+                session.accept(&text, true)
+            }
+            accepted => accepted,
+        };
+        match accepted {
+            Accepted::LookUp(_) => {}
             Accepted::Close(code, reason) => return Some(Close(code, reason.to_owned())),
             Accepted::Offers(offers) => {
                 for offer in offers {

@@ -46,6 +46,10 @@ pub struct AssembleJob {
     pub origin: Micros,
     /// Whether an MP4 is wanted.
     pub mp4: bool,
+    /// What the track was encoded with.
+    pub encoder: EncoderSettings,
+    /// Ticks of a segment cell.
+    pub segment_ticks: u32,
 }
 
 /// Why there is no MP4.
@@ -74,42 +78,29 @@ pub enum AssemblyError {
 pub type Asked = (AssembleJob, oneshot::Sender<Result<Option<Mp4Manifest>, AssemblyError>>);
 
 /// The thread's life: ends when every sender is gone.
-pub fn run(
-    jobs: &Receiver<Asked>,
-    settings: &EncoderSettings,
-    segment_ticks: u32,
-    clock: &dyn Clock,
-    metrics: &Metrics,
-) {
+pub fn run(jobs: &Receiver<Asked>, clock: &dyn Clock, metrics: &Metrics) {
     // Live tracks come first: this thread takes what they leave. Where the kernel refuses, it is as fast as they are.
     let _ = rustix::process::setpriority_process(None, 10);
     while let Ok((job, answer)) = jobs.recv() {
         let start = clock.mono();
-        let done = finish(&job, settings, segment_ticks);
+        let done = finish(&job);
         metrics.took(Stage::Assemble, clock.mono() - start);
         let _ = answer.send(done);
     }
 }
 
-fn finish(
-    job: &AssembleJob,
-    settings: &EncoderSettings,
-    segment_ticks: u32,
-) -> Result<Option<Mp4Manifest>, AssemblyError> {
+fn finish(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
     std::fs::create_dir_all(&job.dir).map_err(at(&job.dir))?;
     write_ticks(job, job.epochs.iter().flat_map(|epoch| journal_runs(&job.dir.join(epoch).join(JOURNAL))))?;
-    write_movie(job, settings, segment_ticks)
+    write_movie(job)
 }
 
 /// Writes the MP4 whole, if there is to be one: from the segments, and filler between them.
 ///
 /// # Errors
 /// Of the segments, the encoder that makes the filler, the file system; what was there before is then still there.
-pub fn write_movie(
-    job: &AssembleJob,
-    settings: &EncoderSettings,
-    segment_ticks: u32,
-) -> Result<Option<Mp4Manifest>, AssemblyError> {
+pub fn write_movie(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
+    let (settings, segment_ticks) = (&job.encoder, job.segment_ticks);
     let Some(canvas) = job.canvas.filter(|_| job.mp4) else { return Ok(None) };
     let filler = Filler::black(settings, canvas, segment_ticks)?;
     let sets: ParameterSets = X264::open(settings, canvas)?.parameter_sets().clone();

@@ -17,12 +17,15 @@ use super::assembly::{self, AssembleJob};
 use super::lane::{Lane, Order};
 use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
+use super::state::{RecordingState, STATE};
 use super::store::manifest::{Manifest, State};
 use super::store::objects::PutError;
 use super::store::spool::{Closed, SEGMENTS};
 
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
+/// A published playlist is read back only up to this size: some days of media.
+const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
 /// Waiting between tries of a failed put: doubled from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LAST: Duration = Duration::from_secs(15);
@@ -44,23 +47,42 @@ pub struct Keeper {
     recording: Arc<Recording>,
     tracks: BTreeMap<String, Published>,
     manifest: Option<Manifest>,
+    state: Option<RecordingState>,
+    /// An earlier process may have published some of it.
+    resumed: bool,
 }
 
 impl Keeper {
     /// A keeper for a new recording.
     pub fn new(pipeline: Arc<Pipeline>, recording: Arc<Recording>) -> Keeper {
-        Keeper { pipeline, recording, tracks: BTreeMap::new(), manifest: None }
+        Keeper { pipeline, recording, tracks: BTreeMap::new(), manifest: None, state: None, resumed: false }
+    }
+
+    /// A keeper for a recording that an earlier process began. What that published is published again, to the letter:
+    /// a playlist follows from the segments alone.
+    pub fn resume(pipeline: Arc<Pipeline>, recording: Arc<Recording>) -> Keeper {
+        recording.changed.notify_one();
+        Keeper { resumed: true, ..Keeper::new(pipeline, recording) }
+    }
+
+    /// Whose keeper this is.
+    pub fn recording_id(&self) -> &str {
+        &self.recording.id
     }
 
     /// The keeper's life.
     pub async fn run(mut self) {
         let mut stop = self.pipeline.stop_signal();
+        if self.resumed && self.recording.is_to_finish() && self.was_finished().await {
+            return;
+        }
         loop {
             let told = tokio::select! {
                 () = self.recording.changed.notified() => false,
                 () = tokio::time::sleep(MANIFEST_EVERY) => true,
                 () = stop.wait() => break self.suspend().await,
             };
+            self.write_state();
             self.publish().await;
             self.put_manifest(told).await;
             if self.recording.is_to_finish() {
@@ -93,14 +115,47 @@ impl Keeper {
         }
     }
 
+    /// An earlier process died between the last manifest and clearing the spool.
+    async fn was_finished(&self) -> bool {
+        let stored = self.pipeline.stored_manifest(&self.recording.id).await;
+        let Ok(Some(manifest)) = stored else { return false };
+        if manifest.state != State::Finished {
+            return false;
+        }
+        self.recording.set_state(State::Finished);
+        self.pipeline.registry.note_ended(manifest);
+        self.clear_spool().await;
+        self.pipeline.lanes_closed(self.recording.lanes().len());
+        true
+    }
+
+    /// What an earlier process published of a track.
+    async fn published_playlist(&self, track: &str) -> Option<Playlist> {
+        let key = Key::parse(format!("{}/{track}/index.m3u8", self.recording.key)).ok()?;
+        let text = self.pipeline.objects.get(&key, PLAYLIST_BYTES_MAX).await.ok()??;
+        let text = String::from_utf8(text).ok()?;
+        // One that does not read is written anew from the segments.
+        Playlist::resume(self.recording.grid, self.recording.origin()?, &text).ok()
+    }
+
     async fn publish_lane(&mut self, lane: &Lane) {
-        let published = self.tracks.entry(lane.track.clone()).or_default();
-        let closed = lane.view(|view| view.closed.get(published.segments..).unwrap_or_default().to_vec());
+        let known = self.tracks.entry(lane.track.clone()).or_default();
+        let closed = lane.view(|view| view.closed.get(known.segments..).unwrap_or_default().to_vec());
         if closed.is_empty() {
             return;
         }
+        if self.resumed && known.playlist.is_none() {
+            let playlist = self.published_playlist(&lane.track).await;
+            self.tracks.entry(lane.track.clone()).or_default().playlist = playlist;
+        }
+        let published = self.tracks.entry(lane.track.clone()).or_default();
         let folder = format!("{}/{}", self.recording.key, lane.track);
         for closed in closed {
+            let end = closed.line.first_tick + closed.line.ticks;
+            if published.playlist.as_ref().and_then(Playlist::end_tick).is_some_and(|named| end <= named) {
+                published.note(closed);
+                continue;
+            }
             if !published.inits.contains(&closed.init) {
                 let path = self.recording.spool.join(&lane.track).join(&closed.init);
                 put(&self.pipeline, &self.recording, format!("{folder}/{}", closed.init), Source::File(&path)).await;
@@ -129,15 +184,40 @@ impl Keeper {
         put(&self.pipeline, &self.recording, key, Source::Bytes(playlist.text().as_bytes())).await;
     }
 
+    /// Keeps in the spool what a later process must know.
+    fn write_state(&mut self) {
+        let state = self.recording.persistent();
+        // Without an origin nothing was placed yet, and there is nothing to go on with.
+        if state.origin.is_none() || self.state.as_ref() == Some(&state) {
+            return;
+        }
+        let bytes = serde_json::to_vec_pretty(&state).expect("a state is plain data");
+        if self.pipeline.write_whole(self.recording.spool.join(STATE), bytes) {
+            self.state = Some(state);
+        }
+    }
+
+    /// Keeps the state, and returns when it is durable.
+    async fn keep_state(&mut self) {
+        self.state = None;
+        while self.state.is_none() && self.recording.origin().is_some() {
+            self.write_state();
+            self.pipeline.sync_barrier().await;
+        }
+    }
+
     /// Writes the manifest when it changed in more than its counters, or when `every` interval is over.
     async fn put_manifest(&mut self, every: bool) {
         let manifest = self.recording.manifest();
         let same = self.manifest.as_ref().is_some_and(|last| {
             if every { *last == manifest } else { without_counters(last) == without_counters(&manifest) }
         });
-        if same {
-            return;
+        if !same {
+            self.put_this(manifest).await;
         }
+    }
+
+    async fn put_this(&mut self, manifest: Manifest) {
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
         put(&self.pipeline, &self.recording, format!("{}/recording.json", self.recording.key), Source::Bytes(&text))
             .await;
@@ -157,6 +237,7 @@ impl Keeper {
     /// The end: no more media, then uploads, the manifest last.
     async fn finish(&mut self) {
         self.recording.set_state(State::Finishing);
+        self.keep_state().await;
         self.put_manifest(true).await;
         self.recording.end_limbo();
         self.order(Order::Flush).await;
@@ -175,15 +256,20 @@ impl Keeper {
         }
         self.recording.event("finished", serde_json::json!({ "ticks": end }));
         self.put_events().await;
+        // It is finished when the store has confirmed that it is: the manifest last.
+        self.put_this(Manifest { state: State::Finished, ..self.recording.manifest() }).await;
         self.recording.set_state(State::Finished);
-        self.put_manifest(true).await;
+        self.clear_spool().await;
+        self.pipeline.lanes_closed(lanes.len());
+        tracing::info!(recording = self.recording.id, tracks = lanes.len(), ticks = end, "recording finished");
+    }
+
+    async fn clear_spool(&self) {
         let spool = self.recording.spool.clone();
         let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(spool)).await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(recording = self.recording.id, %error, "cannot remove the finished recording from the spool");
         }
-        self.pipeline.lanes_closed(lanes.len());
-        tracing::info!(recording = self.recording.id, tracks = lanes.len(), ticks = end, "recording finished");
     }
 
     async fn finish_track(&self, lane: &Arc<Lane>, end: Tick) {
@@ -197,6 +283,8 @@ impl Keeper {
             }
         }
         let job = AssembleJob {
+            encoder: self.recording.settings.encoder.clone(),
+            segment_ticks: self.recording.grid.segment_ticks,
             dir: dir.clone(),
             epochs: published.epochs.clone(),
             spans: published.spans.clone(),
@@ -235,6 +323,7 @@ impl Keeper {
         self.order(Order::Suspend).await;
         self.recording.event("suspended", serde_json::Value::Null);
         self.recording.set_state(State::Suspended);
+        self.keep_state().await;
         self.publish().await;
         self.put_events().await;
         self.put_manifest(true).await;

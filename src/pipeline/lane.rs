@@ -189,6 +189,12 @@ impl Lane {
         self.numbers.fetch_add(1, SeqCst)
     }
 
+    /// An earlier process counted this many captures.
+    pub fn go_on(&self, captures: u64) {
+        self.numbers.store(captures, SeqCst);
+        self.wants_clock.store(true, SeqCst);
+    }
+
     /// Puts a capture in, or gives it back when the lane is full: the caller waits for [`Lane::freed`], or sheds.
     pub fn offer(self: &Arc<Self>, queued: Queued) -> Result<(), Queued> {
         self.pending.fetch_add(1, SeqCst);

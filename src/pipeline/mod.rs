@@ -10,9 +10,11 @@ pub mod lane;
 pub mod package;
 pub mod recording;
 pub mod registry;
+pub mod resume;
 pub mod schedule;
 pub mod session;
 pub mod shed;
+pub mod state;
 pub mod store;
 mod threads;
 pub mod timeline;
@@ -34,7 +36,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::config::{Config, Output};
 use crate::machine;
-use crate::media::{Grid, Kind, Micros};
+use crate::media::{Kind, Micros};
 use crate::metrics::{Levels, Metrics};
 use crate::shutdown::{Stop, Stopped};
 
@@ -45,23 +47,28 @@ use ingest::decode::Ingest;
 use ingest::protocol::Participant;
 use keeper::Keeper;
 use lane::{Lane, LaneParts, Lists};
-use recording::{Recording, Refused};
+use recording::{Recording, RecordingParts, Refused};
 use registry::Registry;
 use schedule::ReadyList;
 use shed::Patience;
+use state::RecordingSettings;
 use store::keys;
-use store::manifest::{Mp4Manifest, State};
+use store::manifest::{Manifest, Mp4Manifest, State};
 use store::objects::Objects;
+use store::recovery::TakenUp;
 use store::spool::TrackSpool;
 use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
 use threads::{join, spawn};
-use timeline::Rules;
 use track::{TrackSettings, TrackWriter};
 
 /// Participant, clock and overload events, in the recording's folder.
 pub const EVENTS: &str = "events.jsonl";
 /// What a lane costs while it is live: encoder, pictures that wait, buffers (640x360; measured by benches/figures.sh).
 const LANE_BYTES: u64 = 12 << 20;
+/// A manifest in the store is read only up to this size.
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+/// How often a recording that goes on after its end is looked for.
+const CONTINUATIONS_MAX: u32 = 100;
 /// How often silent lanes are moved on.
 const VISIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -79,8 +86,7 @@ pub struct Pipeline {
     pub objects: Objects,
     /// Every recording.
     pub registry: Registry,
-    grid: Grid,
-    encoder: EncoderSettings,
+    settings: RecordingSettings,
     lists: Arc<Lists>,
     lanes_max: usize,
     lanes_open: AtomicUsize,
@@ -136,9 +142,9 @@ impl Pipeline {
         }
         let (sync_clock, sync_metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
         threads.last.push(spawn("sync".to_owned(), move || sync::run(&sync_jobs, &*sync_clock, &sync_metrics))?);
-        let (settings, assemble_clock, assemble_metrics) = (encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
+        let (assemble_clock, assemble_metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
         threads.last.push(spawn("assemble".to_owned(), move || {
-            assembly::run(&assemble_jobs, &settings, grid.segment_ticks, &*assemble_clock, &assemble_metrics);
+            assembly::run(&assemble_jobs, &*assemble_clock, &assemble_metrics);
         })?);
         let in_flight = config.in_flight.unwrap_or_else(|| machine::memory() / 4);
         let pipeline = Arc::new(Pipeline {
@@ -147,8 +153,7 @@ impl Pipeline {
             budget: Budget::new(in_flight),
             objects,
             registry: Registry::default(),
-            grid,
-            encoder,
+            settings: RecordingSettings::new(&config, grid, encoder),
             lists,
             lanes_max,
             lanes_open: AtomicUsize::new(0),
@@ -159,6 +164,7 @@ impl Pipeline {
             stop: Stop::new(),
             config,
         });
+        pipeline.take_up_spool();
         tokio::spawn(Arc::clone(&pipeline).visit());
         Ok((pipeline, threads))
     }
@@ -179,23 +185,33 @@ impl Pipeline {
             return None;
         }
         let (recording, is_new) = self.registry.open(id, |id, continues, key| {
-            let spool = self.spool_of(&key);
-            let now = self.clock.mono();
-            Recording::new(id, tenant.map(str::to_owned), continues, key, spool, self.grid, now)
+            Recording::new(RecordingParts {
+                id,
+                tenant: tenant.map(str::to_owned),
+                continues,
+                spool: self.spool_of(&key),
+                key,
+                settings: self.settings.clone(),
+                alone_since: self.clock.mono(),
+            })
         });
         if is_new {
             tracing::info!(recording = recording.id, "recording started");
-            let keeper = Keeper::new(Arc::clone(self), Arc::clone(&recording));
-            let pipeline = Arc::clone(self);
-            let id = recording.id.clone();
-            let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
-            while keepers.try_join_next().is_some() {}
-            keepers.spawn(async move {
-                keeper.run().await;
-                pipeline.registry.ended(&id);
-            });
+            self.keep(Keeper::new(Arc::clone(self), Arc::clone(&recording)));
         }
         Some(recording)
+    }
+
+    /// Starts the life of a keeper.
+    fn keep(self: &Arc<Self>, keeper: Keeper) {
+        let pipeline = Arc::clone(self);
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        while keepers.try_join_next().is_some() {}
+        keepers.spawn(async move {
+            let id = keeper.recording_id().to_owned();
+            keeper.run().await;
+            pipeline.registry.ended(&id);
+        });
     }
 
     fn spool_of(&self, key: &str) -> PathBuf {
@@ -214,30 +230,25 @@ impl Pipeline {
     ) -> Result<Arc<Lane>, Refused> {
         recording.lane(participant, kind, self.config.recording_lanes_max as usize, |recording| {
             self.lanes_open.fetch_update(SeqCst, SeqCst, |open| (open < self.lanes_max).then_some(open + 1)).ok()?;
-            Some(self.new_lane(recording, &participant.id, kind))
+            Some(self.make_lane(recording, &participant.id, kind, None))
         })
     }
 
-    fn new_lane(&self, recording: &Recording, participant_id: &str, kind: Kind) -> Arc<Lane> {
+    fn make_lane(&self, recording: &Recording, participant_id: &str, kind: Kind, taken: Option<&TakenUp>) -> Arc<Lane> {
         let track = keys::track(participant_id, kind);
-        let hold = if kind == Kind::Webcam { self.config.hold_webcam } else { self.config.hold_screenshare };
         let settings = TrackSettings {
-            grid: recording.grid,
-            rules: Rules {
-                grid: recording.grid,
-                settle: self.config.settle.into(),
-                hold: hold.into(),
-                hold_after_loss: Micros::from_secs(2),
-                live_fill: self.config.live_fill.into(),
-            },
-            encoder: self.encoder.clone(),
-            canvas_max: self.config.canvas_max,
-            fill: self.config.fill,
+            rules: recording.settings.rules(kind),
+            recording: recording.settings.clone(),
             spool: TrackSpool {
                 dir: recording.spool.join(&track),
                 writer: self.writer.clone(),
                 sync: self.sync.clone(),
             },
+        };
+        let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
+        let writer = match taken {
+            None => TrackWriter::new(settings, clock, metrics),
+            Some(taken) => TrackWriter::resume(settings, taken.canvas, taken.next_tick, taken.last_at, clock, metrics),
         };
         Lane::new(LaneParts {
             recording_id: recording.id.clone(),
@@ -246,11 +257,44 @@ impl Pipeline {
             kind,
             captures_max: self.config.lane_captures.into(),
             pictures_max: self.config.lane_pictures.into(),
-            writer: TrackWriter::new(settings, Arc::clone(&self.clock), Arc::clone(&self.metrics)),
+            writer,
             lists: Arc::clone(&self.lists),
             metrics: Arc::clone(&self.metrics),
             changed: Arc::clone(&recording.changed),
         })
+    }
+
+    /// The manifest that the store has of a recording.
+    ///
+    /// # Errors
+    /// Of the store, or of the manifest's form.
+    pub async fn stored_manifest(
+        &self,
+        id: &str,
+    ) -> Result<Option<Manifest>, Box<dyn std::error::Error + Send + Sync>> {
+        let Ok(key) = object_store::path::Path::parse(format!("{}/recording.json", keys::recording(id))) else {
+            return Ok(None);
+        };
+        let Some(bytes) = self.objects.get(&key, MANIFEST_BYTES_MAX).await? else { return Ok(None) };
+        Ok(Some(serde_json::from_slice(&bytes)?))
+    }
+
+    /// Learns what the store knows of a recording that this process does not: it was finished earlier, or its spool is
+    /// lost. Either way it is never written to again; what comes opens `id~2`.
+    pub async fn look_up(&self, id: &str) {
+        for n in 1..=CONTINUATIONS_MAX {
+            let name = if n == 1 { id.to_owned() } else { format!("{id}~{n}") };
+            if self.registry.knows(&name) {
+                continue;
+            }
+            match self.stored_manifest(&name).await {
+                Ok(Some(manifest)) => self.registry.note_ended(manifest),
+                Ok(None) => return,
+                Err(error) => {
+                    return tracing::warn!(recording = name, %error, "cannot look a recording up in the store");
+                }
+            }
+        }
     }
 
     /// So many lanes are gone.
@@ -271,6 +315,11 @@ impl Pipeline {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         hears.await.unwrap_or(Err(AssemblyError::Stopping))
+    }
+
+    /// Hands a small file of a recording's spool to the sync thread. Returns whether it was taken.
+    pub fn write_whole(&self, path: PathBuf, bytes: Vec<u8>) -> bool {
+        self.sync.try_send(SyncJob::Whole { path, bytes }).is_ok()
     }
 
     /// Hands a recording's waiting events to the sync thread; where that is busy they wait for the next visit.

@@ -16,9 +16,11 @@ use crate::media::{DiscardReason, GapReason, Grid, Kind, Micros};
 use super::delivery::Offer;
 use super::ingest::protocol::{Context, Participant, ParticipantMessage, Timestamp};
 use super::lane::{Lane, Order};
+use super::state::{RecordingSettings, RecordingState};
+use super::store::journal::SPOOL_VERSION;
 use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, TrackManifest};
 use super::timeline::Mark;
-use super::timeline::clock::{RecordingClock, Verdict};
+use super::timeline::clock::{Origin, RecordingClock, Verdict};
 
 /// Event lines that wait for the sync thread; further ones are counted, and the count is an event.
 const EVENTS_WAITING_MAX: usize = 4096;
@@ -37,6 +39,8 @@ struct Inner {
     sockets: Vec<Arc<SocketState>>,
     /// When the last socket left (monotonic); also set at the start.
     alone_since: Option<Micros>,
+    /// When a process first took it up with no socket since (unix).
+    alone_since_unix: Option<Micros>,
     lanes: BTreeMap<(String, Kind), Arc<Lane>>,
     participants: BTreeMap<String, Participant>,
     bot_id: Option<String>,
@@ -81,11 +85,31 @@ pub struct Recording {
     pub key: String,
     /// The recording's folder in the spool.
     pub spool: PathBuf,
-    /// Its grid.
+    /// What its first writer fixed.
+    pub settings: RecordingSettings,
+    /// Its grid, which is part of that.
     pub grid: Grid,
     /// Rung when something changed that the keeper cares about.
     pub changed: Arc<Notify>,
     inner: Mutex<Inner>,
+}
+
+/// Who a recording is.
+pub struct RecordingParts {
+    /// Recall's id, with `~2` and up.
+    pub id: String,
+    /// The tenant whose token the bot came with.
+    pub tenant: Option<String>,
+    /// The finished recording that this one goes on from.
+    pub continues: Option<String>,
+    /// The recording's folder in store and spool.
+    pub key: String,
+    /// The recording's folder in the spool.
+    pub spool: PathBuf,
+    /// What its first writer fixed.
+    pub settings: RecordingSettings,
+    /// From when its grace is counted (monotonic) until a socket joins.
+    pub alone_since: Micros,
 }
 
 /// What `GET /api/v1/recordings/{id}` adds to the manifest.
@@ -127,28 +151,22 @@ impl Refused {
 
 impl Recording {
     /// A recording that no socket has reached yet.
-    pub fn new(
-        id: String,
-        tenant: Option<String>,
-        continues: Option<String>,
-        key: String,
-        spool: PathBuf,
-        grid: Grid,
-        now: Micros,
-    ) -> Recording {
+    pub fn new(parts: RecordingParts) -> Recording {
         Recording {
-            id,
-            tenant,
-            continues,
-            key,
-            spool,
-            grid,
+            id: parts.id,
+            tenant: parts.tenant,
+            continues: parts.continues,
+            key: parts.key,
+            spool: parts.spool,
+            grid: parts.settings.grid,
+            settings: parts.settings,
             changed: Arc::new(Notify::new()),
             inner: Mutex::new(Inner {
                 state: State::Live,
                 clock: RecordingClock::new(),
                 sockets: Vec::new(),
-                alone_since: Some(now),
+                alone_since: Some(parts.alone_since),
+                alone_since_unix: None,
                 lanes: BTreeMap::new(),
                 participants: BTreeMap::new(),
                 bot_id: None,
@@ -162,6 +180,48 @@ impl Recording {
                 last_error: None,
                 uploads_pending: 0,
             }),
+        }
+    }
+
+    /// Goes on from what an earlier process left: its origin, and the newest time that it wrote.
+    pub fn go_on(
+        &self,
+        origin: Option<Origin>,
+        last: Micros,
+        bot_id: Option<String>,
+        metadata: BTreeMap<String, serde_json::Value>,
+        participants: Vec<Participant>,
+        alone_since_unix: Micros,
+    ) {
+        let mut inner = self.lock();
+        if let Some(origin) = origin {
+            inner.clock = RecordingClock::resume(origin, last);
+        }
+        (inner.bot_id, inner.metadata) = (bot_id, metadata);
+        inner.participants = participants.into_iter().map(|who| (who.id.clone(), who)).collect();
+        inner.alone_since_unix = Some(alone_since_unix);
+    }
+
+    /// Puts a lane in that an earlier process began.
+    pub fn insert_lane(&self, lane: Arc<Lane>) {
+        self.lock().lanes.insert((lane.participant_id.clone(), lane.kind), lane);
+    }
+
+    /// What a later process must know.
+    pub fn persistent(&self) -> RecordingState {
+        let inner = self.lock();
+        RecordingState {
+            spool: SPOOL_VERSION,
+            recording_id: self.id.clone(),
+            tenant: self.tenant.clone(),
+            continues: self.continues.clone(),
+            state: inner.state,
+            settings: self.settings.clone(),
+            origin: inner.clock.origin(),
+            bot_id: inner.bot_id.clone(),
+            metadata: inner.metadata.clone(),
+            participants: inner.participants.values().cloned().collect(),
+            alone_since: inner.alone_since_unix,
         }
     }
 
@@ -184,6 +244,7 @@ impl Recording {
     pub fn join_socket(&self, socket: &Arc<SocketState>) {
         let mut inner = self.lock();
         inner.sockets.push(Arc::clone(socket));
+        inner.alone_since_unix = None;
         if inner.alone_since.take().is_some() && inner.sockets.len() == 1 {
             let at = inner.clock.newest();
             inner.lanes.values().for_each(|lane| lane.mark(at, Mark::SocketBack));

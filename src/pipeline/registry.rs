@@ -20,6 +20,15 @@ struct Inner {
     ended: VecDeque<Arc<Manifest>>,
 }
 
+impl Inner {
+    fn remember(&mut self, manifest: Arc<Manifest>) {
+        if self.ended.len() == ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(manifest);
+    }
+}
+
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -53,6 +62,25 @@ impl Registry {
         unreachable!("the numbers do not end")
     }
 
+    /// Puts a recording in that an earlier process began.
+    pub fn insert(&self, recording: Arc<Recording>) {
+        self.lock().open.insert(recording.id.clone(), recording);
+    }
+
+    /// A finished recording that only the store knew.
+    pub fn note_ended(&self, manifest: Manifest) {
+        let mut inner = self.lock();
+        if !inner.ended.iter().any(|known| known.recording_id == manifest.recording_id) {
+            inner.remember(Arc::new(manifest));
+        }
+    }
+
+    /// Whether this process has met a recording of this id.
+    pub fn knows(&self, id: &str) -> bool {
+        let inner = self.lock();
+        inner.open.contains_key(id) || inner.ended.iter().any(|manifest| manifest.recording_id == id)
+    }
+
     /// Every recording that is not ended.
     pub fn all(&self) -> Vec<Arc<Recording>> {
         self.lock().open.values().cloned().collect()
@@ -77,25 +105,35 @@ impl Registry {
     pub fn ended(&self, id: &str) {
         let mut inner = self.lock();
         let Some(recording) = inner.open.remove(id) else { return };
-        if inner.ended.len() == ENDED_MAX {
-            inner.ended.pop_front();
-        }
-        inner.ended.push_back(Arc::new(recording.manifest()));
+        inner.remember(Arc::new(recording.manifest()));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Grid, Micros};
+    use crate::media::{Canvas, Grid, Micros};
+    use crate::pipeline::encode::EncoderSettings;
+    use crate::pipeline::recording::RecordingParts;
+    use crate::pipeline::state::RecordingSettings;
 
     #[test]
     fn a_finished_recording_is_never_changed() {
         let registry = Registry::default();
-        let grid = Grid { fps: 2, part_ticks: 2, segment_ticks: 12 };
         let open = |id: &str| {
             registry.open(id, |id, continues, key| {
-                Recording::new(id, None, continues, key, "spool".into(), grid, Micros(0))
+                let settings = RecordingSettings {
+                    grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
+                    encoder: EncoderSettings::default(),
+                    canvas_max: Canvas { width: 1920, height: 1080 },
+                    fill: crate::config::Fill::Black,
+                    live_fill: Micros::from_secs(600),
+                    settle: Micros::SECOND,
+                    hold_webcam: Micros::from_secs(10),
+                    hold_screenshare: Micros::from_secs(600),
+                };
+                let (tenant, spool, alone_since) = (None, "spool".into(), Micros(0));
+                Recording::new(RecordingParts { id, tenant, continues, key, spool, settings, alone_since })
             })
         };
         let (first, is_new) = open("a/b");

@@ -22,6 +22,8 @@ use super::shed::Patience;
 pub enum Accepted {
     /// These captures, in this order; often one, none after an event.
     Offers(Vec<Offer>),
+    /// Look this recording up in the store, then give the message again with `looked_up`.
+    LookUp(String),
     /// The socket is to be closed, with this WebSocket close code and reason.
     Close(u16, &'static str),
 }
@@ -65,8 +67,8 @@ impl Session {
         &self.socket
     }
 
-    /// Takes one message. `text` is the whole of it.
-    pub fn accept(&mut self, text: &Bytes) -> Accepted {
+    /// Takes one message. `text` is the whole of it. `looked_up`: the store was asked for its recording.
+    pub fn accept(&mut self, text: &Bytes, looked_up: bool) -> Accepted {
         let start = self.pipeline.clock.mono();
         self.pipeline.metrics.bytes_received.inc_by(text.len() as u64);
         let accepted =
@@ -74,8 +76,14 @@ impl Session {
                 Ok(message) => {
                     self.log_first(&message, text.len());
                     match message {
-                        Message::Picture(message) => self.picture(*message, text, start),
+                        Message::Picture(message) => match self.unknown(&message.context, looked_up) {
+                            Some(id) => Accepted::LookUp(id),
+                            None => self.picture(*message, text, start),
+                        },
                         Message::Participant(message) => {
+                            if let Some(id) = self.unknown(&message.context, looked_up) {
+                                return Accepted::LookUp(id);
+                            }
                             if let Some(recording) = self.recording(&message.context) {
                                 let at = message.timestamp.relative.unwrap_or_default();
                                 recording.participant_event(&message, at);
@@ -92,6 +100,13 @@ impl Session {
             };
         self.pipeline.metrics.took(Stage::Parse, self.pipeline.clock.mono() - start);
         accepted
+    }
+
+    /// The id of a recording that this process has not met and the store was not asked for.
+    fn unknown(&self, context: &Context, looked_up: bool) -> Option<String> {
+        let id = &context.recording_id;
+        let met = looked_up || self.recordings.contains_key(id) || self.pipeline.registry.knows(id);
+        (!met).then(|| id.clone())
     }
 
     fn reject(&mut self, error: Option<&ProtocolError>, bytes: usize) -> Accepted {

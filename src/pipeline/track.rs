@@ -7,16 +7,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::{Clock, rfc3339};
-use crate::config::Fill;
-use crate::media::{AccessUnit, Canvas, DiscardReason, GapReason, Grid, Micros, Picture, Tick};
+use crate::media::{AccessUnit, Canvas, DiscardReason, GapReason, Micros, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
-use super::encode::{EncodeError, EncoderSettings, nal};
-use super::lane::{Arrived, Lane, Order, View};
+use super::encode::{EncodeError, nal};
+use super::lane::{Arrived, Lane, Order};
 use super::package::boxes::{self, Track};
 use super::package::segmenter::{Part, Segmenter};
-use super::store::journal::{self, Run, RunKind};
-use super::store::manifest::{EpochManifest, Gap};
+use super::state::RecordingSettings;
+use super::store::journal::{self, EpochLine, Run, RunKind, SPOOL_VERSION};
+use super::store::manifest::EpochManifest;
+use super::store::recovery::note_gap;
 use super::store::spool::{EpochWriter, PartBooks, TrackSpool, WhenClosed};
 use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
 use super::units::UnitMaker;
@@ -24,16 +25,10 @@ use super::units::UnitMaker;
 /// What is fixed for a track.
 #[derive(Clone, Debug)]
 pub struct TrackSettings {
-    /// The recording's grid.
-    pub grid: Grid,
-    /// The timeline's rules.
+    /// What the recording's first writer fixed.
+    pub recording: RecordingSettings,
+    /// The timeline's rules, which follow from that.
     pub rules: Rules,
-    /// What encoders are opened with.
-    pub encoder: EncoderSettings,
-    /// Larger pictures are scaled down to this.
-    pub canvas_max: Canvas,
-    /// What a gap shows.
-    pub fill: Fill,
     /// Where the track is written.
     pub spool: TrackSpool,
 }
@@ -54,8 +49,8 @@ pub struct TrackWriter {
     units: UnitMaker,
     /// The bytes of the init segment that goes with the encoder.
     init: Vec<u8>,
-    /// What the encoder says it runs on.
-    options: String,
+    /// What each epoch's journal begins with, since the encoder was opened.
+    head: Option<EpochLine>,
     segmenter: Segmenter,
     epoch: Option<EpochWriter>,
     /// The runs of the part that is being collected.
@@ -77,13 +72,13 @@ enum WriteError {
 impl TrackWriter {
     /// A track without pictures.
     pub fn new(settings: TrackSettings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> TrackWriter {
-        let (encoder, now, counts) = (settings.encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
+        let (encoder, now, counts) = (settings.recording.encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
         TrackWriter {
-            units: UnitMaker::new(encoder, settings.grid, settings.fill, now, counts),
+            units: UnitMaker::new(encoder, settings.rules.grid, settings.recording.fill, now, counts),
             init: Vec::new(),
-            options: String::new(),
+            head: None,
             timeline: Timeline::new(settings.rules),
-            segmenter: Segmenter::new(settings.grid),
+            segmenter: Segmenter::new(settings.rules.grid),
             settings,
             clock,
             metrics,
@@ -92,6 +87,21 @@ impl TrackWriter {
             runs: VecDeque::new(),
             last_at: Micros(0),
         }
+    }
+
+    /// A track that an earlier process wrote up to `next_tick` (exclusive).
+    pub fn resume(
+        settings: TrackSettings,
+        canvas: Canvas,
+        next_tick: Tick,
+        last_at: Micros,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> TrackWriter {
+        let timeline = Timeline::resume(settings.rules, next_tick, last_at);
+        let mut writer = TrackWriter::new(settings, clock, metrics);
+        writer.units.set_canvas(canvas);
+        TrackWriter { timeline, last_at, ..writer }
     }
 
     /// Notes what the source did.
@@ -106,17 +116,15 @@ impl TrackWriter {
 
     /// Takes a decoded capture, in the order of arrival.
     pub fn take(&mut self, lane: &Arc<Lane>, mut arrived: Arrived) {
-        let (at, clock) = (arrived.capture.at, arrived.capture.clock);
         let Some(decoded) = &mut arrived.decoded else {
             lane.discard(DiscardReason::Undecodable, 1);
-            self.timeline.mark(at, Mark::Undecodable);
-            return self.advance(lane, clock);
+            return self.timeline.mark(arrived.capture.at, Mark::Undecodable);
         };
         let picture = Arc::clone(&decoded.picture);
-        if !self.units.fix_canvas(&picture, self.settings.canvas_max) {
-            lane.discard(DiscardReason::Placeholder, 1);
-            return self.advance(lane, clock);
+        if !self.units.fix_canvas(&picture, self.settings.recording.canvas_max) {
+            return lane.discard(DiscardReason::Placeholder, 1);
         }
+        let (at, clock) = (arrived.capture.at, arrived.capture.clock);
         let stamp = Stamp { capture: arrived.capture.number, at };
         let mut steps = std::mem::take(&mut self.steps);
         self.timeline.take(stamp, Taken { arrived, picture }, clock, &mut steps);
@@ -159,7 +167,11 @@ impl TrackWriter {
         }
         self.steps = steps;
         let (first_tick, end_tick) = (self.timeline.first_tick(), self.timeline.next_tick());
-        lane.view(|view| (view.first_tick, view.end_tick) = (first_tick, end_tick));
+        lane.view(|view| {
+            // A resumed timeline only knows where it goes on; the track's first picture lies before that.
+            view.first_tick = view.first_tick.or(first_tick);
+            view.end_tick = end_tick;
+        });
     }
 
     fn write_picture(&mut self, lane: &Arc<Lane>, tick: Tick, stamp: Stamp, taken: &Taken) {
@@ -187,7 +199,7 @@ impl TrackWriter {
 
     fn write_held(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: Option<GapReason>) {
         if let Some(reason) = reason {
-            lane.view(|view| note_gap(view, first, ticks, reason));
+            lane.view(|view| note_gap(&mut view.gaps, first, first + ticks, reason));
         }
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Held, reason);
@@ -198,7 +210,7 @@ impl TrackWriter {
     }
 
     fn write_filler(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
-        lane.view(|view| note_gap(view, first, ticks, reason));
+        lane.view(|view| note_gap(&mut view.gaps, first, first + ticks, reason));
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Filled, Some(reason));
             let unit = self.open(lane, tick);
@@ -211,29 +223,40 @@ impl TrackWriter {
     fn open(&mut self, lane: &Arc<Lane>, tick: Tick) -> Result<(), WriteError> {
         if let Some(opened) = self.units.open()? {
             let (canvas, sets) = (opened.canvas, opened.encoder.parameter_sets());
-            self.init = boxes::init_segment(&Track { canvas, fps: self.settings.grid.fps, sets });
-            let (codecs, options) = (nal::codecs(sets), opened.options.clone());
-            lane.view(|view| (view.canvas, view.codecs) = (Some(canvas), Some(codecs)));
-            self.options = options;
+            self.init = boxes::init_segment(&Track { canvas, fps: self.settings.rules.grid.fps, sets });
+            self.head = Some(EpochLine {
+                spool: SPOOL_VERSION,
+                participant_id: lane.participant_id.clone(),
+                kind: lane.kind,
+                canvas,
+                codecs: nal::codecs(sets),
+                first_tick: tick,
+                init: String::new(),
+                encoder_options: opened.options.clone(),
+            });
         }
         if self.epoch.is_none() {
-            let epoch = EpochWriter::create(&self.settings.spool, tick, &self.init, &self.options)?;
+            let head = self.head.as_ref().expect("written when the encoder was opened");
+            let line = EpochLine { first_tick: tick, ..head.clone() };
+            let epoch = EpochWriter::create(&self.settings.spool, line, &self.init)?;
             let manifest = EpochManifest {
                 epoch: epoch.name().to_owned(),
                 first_tick: tick,
                 init: epoch.init().to_owned(),
-                encoder_options: self.options.clone(),
+                encoder_options: head.encoder_options.clone(),
             };
+            let (canvas, codecs) = (head.canvas, head.codecs.clone());
+            lane.view(|view| (view.canvas, view.codecs) = (Some(canvas), Some(codecs)));
             lane.view(|view| {
                 if view.epochs.is_empty() {
                     // The MP4 starts at the recording's start: what lies before the first picture is filled.
                     view.ledger.filled += tick.max(0) as u64;
-                    note_gap(view, 0, tick, GapReason::NotJoined);
+                    note_gap(&mut view.gaps, 0, tick, GapReason::NotJoined);
                 }
                 view.epochs.push(manifest);
             });
             lane.changed.notify_one();
-            self.segmenter = Segmenter::new(self.settings.grid);
+            self.segmenter = Segmenter::new(self.settings.rules.grid);
             self.epoch = Some(epoch);
         }
         Ok(())
@@ -316,7 +339,7 @@ impl TrackWriter {
             // What is complete stays; where even this fails, recovery finds it by the journal.
             let _ = epoch.end(|| when_closed(lane));
         }
-        self.segmenter = Segmenter::new(self.settings.grid);
+        self.segmenter = Segmenter::new(self.settings.rules.grid);
         self.units.end_gap();
     }
 
@@ -324,7 +347,7 @@ impl TrackWriter {
     fn book_unwritten(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
         lane.view(|view| {
             view.ledger.filled += ticks as u64;
-            note_gap(view, first, ticks, reason);
+            note_gap(&mut view.gaps, first, first + ticks, reason);
         });
         self.metrics.filled(lane.kind, ticks as u64);
     }
@@ -346,14 +369,4 @@ fn when_closed(lane: &Arc<Lane>) -> WhenClosed {
         });
         lane.changed.notify_one();
     })
-}
-
-fn note_gap(view: &mut View, first: Tick, ticks: Tick, reason: GapReason) {
-    if ticks <= 0 {
-        return;
-    }
-    match view.gaps.last_mut() {
-        Some(last) if last.to_tick == first && last.reason == reason => last.to_tick += ticks,
-        _ => view.gaps.push(Gap { from_tick: first, to_tick: first + ticks, reason }),
-    }
 }

@@ -79,6 +79,11 @@ impl UnitMaker {
         }
     }
 
+    /// The canvas that an earlier process fixed.
+    pub(super) fn set_canvas(&mut self, canvas: Canvas) {
+        self.canvas = Some(canvas);
+    }
+
     /// Fixes the canvas by the track's first picture. Returns whether one is fixed: a placeholder fixes none.
     pub(super) fn fix_canvas(&mut self, picture: &Picture, canvas_max: Canvas) -> bool {
         if self.canvas.is_none() && picture.width() >= CANVAS_SIDE_MIN && picture.height() >= CANVAS_SIDE_MIN {

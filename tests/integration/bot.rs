@@ -199,17 +199,15 @@ impl Bot {
         }
     }
 
-    /// How the server ends this socket.
+    /// How the server ends this socket; its close is answered.
     pub async fn ended(&mut self) -> End {
-        loop {
-            match self.next().await {
-                Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
-                    return End::Close(code.into(), reason.as_str().to_owned());
-                }
-                Some(Ok(Message::Close(None)) | Err(_)) | None => return End::Cut,
-                Some(Ok(_)) => {}
+        let mut end = End::Cut;
+        while let Some(Ok(message)) = self.next().await {
+            if let Message::Close(Some(CloseFrame { code, reason })) = message {
+                end = End::Close(code.into(), reason.as_str().to_owned());
             }
         }
+        end
     }
 
     /// The socket's stream below WebSocket, to write what no library would.

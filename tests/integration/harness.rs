@@ -98,11 +98,18 @@ fn command(folders: &Folders, args: &[&str], variables: &[(&str, &str)]) -> Comm
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TILECAST_")) {
         command.env_remove(name);
     }
-    command.arg("serve").arg("--store").arg(folders.store()).arg("--spool").arg(folders.spool());
-    let has = |option: &str| args.iter().any(|arg| arg.split('=').next() == Some(option));
-    for (option, value) in [("--listen", "127.0.0.1:0"), ("--internal-listen", "127.0.0.1:0"), ("--log", "json")] {
-        if !has(option) {
-            command.args([option, value]);
+    command.arg("serve");
+    let (store, spool) = (folders.store(), folders.spool());
+    let ours: [(&str, &std::ffi::OsStr); 5] = [
+        ("--store", store.as_ref()),
+        ("--spool", spool.as_ref()),
+        ("--listen", "127.0.0.1:0".as_ref()),
+        ("--internal-listen", "127.0.0.1:0".as_ref()),
+        ("--log", "json".as_ref()),
+    ];
+    for (option, value) in ours {
+        if !args.iter().any(|arg| arg.split('=').next() == Some(option)) {
+            command.arg(option).arg(value);
         }
     }
     command.args(args).envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null());

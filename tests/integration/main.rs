@@ -10,7 +10,11 @@ mod page;
 mod pattern;
 mod playback;
 
+mod api;
 mod bad_messages;
 mod closes;
 mod meetings;
+mod restarts;
+mod schema;
+mod sigterm;
 mod verify;

@@ -50,6 +50,16 @@ pub fn pictures(path: &Path) -> Vec<(Micros, Shown)> {
     reader.map(|next| next.map(|(at, picture)| (at, Shown::of(&picture)))).collect::<Result<_, _>>().unwrap()
 }
 
+/// Decodes what a playlist names so far. FFmpeg would wait at the end of a live one for more, so an end is put to a copy.
+pub fn pictures_so_far(playlist: &Path) -> Vec<(Micros, Shown)> {
+    let text = std::fs::read_to_string(playlist).unwrap();
+    let ended = playlist.with_extension("ended.m3u8");
+    std::fs::write(&ended, text + "#EXT-X-ENDLIST\n").unwrap();
+    let pictures = pictures(&ended);
+    std::fs::remove_file(&ended).unwrap();
+    pictures
+}
+
 /// The lines of a JSON lines file.
 pub fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Vec<T> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -70,7 +70,7 @@ pub struct Timestamp {
 }
 
 /// A participant as Recall describes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {
     /// Integer or string on the wire; text here.
     pub id: String,

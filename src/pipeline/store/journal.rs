@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
-use crate::media::{GapReason, Micros, Tick};
+use crate::media::{Canvas, GapReason, Kind, Micros, Tick};
 
 /// What a tick shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,14 @@ pub fn push_run(runs: &mut Vec<Run>, run: Run) {
 pub struct EpochLine {
     /// The version of the spool's form.
     pub spool: u32,
+    /// Recall's participant id.
+    pub participant_id: String,
+    /// Webcam or screenshare.
+    pub kind: Kind,
+    /// The size of its pictures.
+    pub canvas: Canvas,
+    /// RFC 6381.
+    pub codecs: String,
     /// First tick.
     pub first_tick: Tick,
     /// Name of the init segment.

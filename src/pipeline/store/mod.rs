@@ -4,5 +4,6 @@ pub mod journal;
 pub mod keys;
 pub mod manifest;
 pub mod objects;
+pub mod recovery;
 pub mod spool;
 pub mod sync;

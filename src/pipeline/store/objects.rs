@@ -67,6 +67,22 @@ impl Objects {
         Ok(Objects { store: Arc::new(store), metrics, clock })
     }
 
+    /// Reads a small object; `None` when there is none.
+    ///
+    /// # Errors
+    /// Of the store; when it is larger than `bytes_max`.
+    pub async fn get(&self, key: &Key, bytes_max: u64) -> Result<Option<Vec<u8>>, object_store::Error> {
+        let object = match self.store.get(key).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            object => object?,
+        };
+        if object.meta.size > bytes_max {
+            let source = format!("{} bytes are more than {bytes_max}", object.meta.size).into();
+            return Err(object_store::Error::Generic { store: "tilecast", source });
+        }
+        Ok(Some(object.bytes().await?.to_vec()))
+    }
+
     /// Puts bytes.
     pub async fn put(&self, key: &Key, bytes: Vec<u8>) -> Result<(), PutError> {
         let size = bytes.len() as u64;

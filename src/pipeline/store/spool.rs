@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::media::{Micros, Tick};
 use crate::pipeline::package::segmenter::Part;
 
-use super::journal::{self, EpochLine, PartLine, Run, SPOOL_VERSION, SegmentLine};
+use super::journal::{self, EpochLine, PartLine, Run, SegmentLine};
 use super::keys;
 use super::sync::SyncJob;
 
@@ -86,29 +86,27 @@ struct OpenSegment {
 }
 
 impl EpochWriter {
-    /// Makes the epoch's folder, its journal, and the track's init segment unless an equal one is there.
-    pub fn create(spool: &TrackSpool, first_tick: Tick, init: &[u8], encoder_options: &str) -> io::Result<EpochWriter> {
-        let name = keys::epoch(first_tick, &spool.writer);
+    /// Makes the folder of the epoch that `line` describes, its journal, and the track's init segment unless an equal one
+    /// is there. `line.init` is filled in.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn create(spool: &TrackSpool, mut line: EpochLine, init: &[u8]) -> io::Result<EpochWriter> {
+        let name = keys::epoch(line.first_tick, &spool.writer);
         let dir = spool.dir.join(&name);
         fs::create_dir_all(&dir)?;
-        let init_name = keys::init(init);
-        let init_path = spool.dir.join(&init_name);
+        line.init = keys::init(init);
+        let init_path = spool.dir.join(&line.init);
         if !init_path.exists() {
-            let aside = spool.dir.join(format!("{init_name}.{name}"));
+            let aside = spool.dir.join(format!("{}.{name}", line.init));
             let mut file = File::create(&aside)?;
             file.write_all(init)?;
             file.sync_all()?;
             fs::rename(&aside, &init_path)?;
         }
         let mut journal = append_to(&dir.join(JOURNAL))?;
-        let line = EpochLine {
-            spool: SPOOL_VERSION,
-            first_tick,
-            init: init_name.clone(),
-            encoder_options: encoder_options.to_owned(),
-        };
         write_line(&mut journal, &line)?;
-        Ok(EpochWriter { spool: spool.clone(), dir, name, init: init_name, journal, open: None })
+        Ok(EpochWriter { spool: spool.clone(), dir, name, init: line.init, journal, open: None })
     }
 
     /// The epoch's folder name.
@@ -243,7 +241,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (sync, jobs) = crossbeam_channel::bounded(4);
         let spool = TrackSpool { dir: dir.path().to_owned(), writer: "abc234".into(), sync };
-        let mut epoch = EpochWriter::create(&spool, 2, b"init", "options").unwrap();
+        let line = EpochLine {
+            spool: journal::SPOOL_VERSION,
+            participant_id: "100".into(),
+            kind: crate::media::Kind::Webcam,
+            canvas: crate::media::Canvas { width: 64, height: 64 },
+            codecs: "avc1".into(),
+            first_tick: 2,
+            init: String::new(),
+            encoder_options: String::new(),
+        };
+        let mut epoch = EpochWriter::create(&spool, line, b"init").unwrap();
         let ledger = Ledger { received: 2, encoded: 2, ..Ledger::default() };
         epoch.append(&part(0, 2, b"one", true, false), books(&ledger, 2), || unreachable!()).unwrap();
         let (told, hears) = crossbeam_channel::bounded(1);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crossbeam_channel::Receiver;
 
@@ -70,12 +70,16 @@ pub fn make_durable(batch: &mut Vec<SyncJob>) {
                 segments.push((renamed, closed, done));
             }
             SyncJob::Lines { path, text } => {
-                if let Err(error) = append_to(&path).and_then(|mut file| file.write_all(text.as_bytes())) {
+                // Participants join before the first picture makes the folder.
+                if let Err(error) = make_folder(&path)
+                    .and_then(|()| append_to(&path))
+                    .and_then(|mut file| file.write_all(text.as_bytes()))
+                {
                     tracing::error!(path = %path.display(), %error, "cannot append events");
                 }
             }
             SyncJob::Whole { path, bytes } => {
-                if let Err(error) = super::spool::write_whole(&path, &bytes) {
+                if let Err(error) = make_folder(&path).and_then(|()| super::spool::write_whole(&path, &bytes)) {
                     tracing::error!(path = %path.display(), %error, "cannot write");
                 }
             }
@@ -92,4 +96,9 @@ pub fn make_durable(batch: &mut Vec<SyncJob>) {
     for barrier in barriers {
         let _ = barrier.send(());
     }
+}
+
+/// Makes the folder of a file, where it is not there.
+fn make_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
 }

@@ -159,6 +159,8 @@ impl Rebuild<'_> {
             title: self.entry.participant.name.clone(),
             origin: self.origin,
             mp4: self.mp4,
+            encoder: settings(self.grid.fps),
+            segment_ticks: self.grid.segment_ticks,
         }
     }
 
@@ -220,7 +222,7 @@ impl Rebuild<'_> {
             return Ok(self.old.and_then(|old| old.mp4.first().cloned()));
         }
         let before = hash(&self.folder.join(MP4)).ok();
-        let made = write_movie(&self.job(end), &settings(self.grid.fps), self.grid.segment_ticks)?;
+        let made = write_movie(&self.job(end))?;
         if let Some(made) = &made
             && before != Some((made.bytes, made.sha256.clone()))
         {

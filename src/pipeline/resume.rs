@@ -1,0 +1,111 @@
+//! The start: whatever the spool holds is taken up again, and goes on where its last complete part ended.
+//!
+//! Blocking file work, done before the first socket is taken.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::media::Micros;
+
+use super::Pipeline;
+use super::keeper::Keeper;
+use super::lane::View;
+use super::recording::{Recording, RecordingParts};
+use super::state::{self, RecordingState};
+use super::store::manifest::State;
+use super::store::recovery::{TakenUp, take_up};
+use super::timeline::Mark;
+
+/// A crash loop gets so many graces in all.
+const GRACES_MAX: i64 = 3;
+
+impl Pipeline {
+    /// Takes up every unfinished recording of the spool. What cannot be read is left alone and reported.
+    pub fn take_up_spool(self: &Arc<Self>) {
+        let start = self.clock.mono();
+        let Ok(folders) = std::fs::read_dir(&self.config.spool) else { return };
+        let (mut recordings, mut tracks) = (0, 0);
+        for folder in folders.flatten().filter(|entry| entry.path().is_dir()) {
+            match self.take_up_recording(&folder.path()) {
+                Ok(taken) => (recordings, tracks) = (recordings + 1, tracks + taken),
+                Err(error) => {
+                    self.metrics.spool_failed.inc();
+                    tracing::error!(folder = %folder.path().display(), %error, "left alone: cannot take this recording up");
+                }
+            }
+        }
+        if recordings > 0 {
+            let took = (self.clock.mono() - start).as_secs_f64();
+            tracing::info!(recordings, tracks, seconds = took, "took up unfinished recordings");
+        }
+    }
+
+    fn take_up_recording(self: &Arc<Self>, folder: &Path) -> Result<usize, Box<dyn std::error::Error>> {
+        let state = state::read(folder)?;
+        let mut taken = Vec::new();
+        for entry in std::fs::read_dir(folder)?.flatten().filter(|entry| entry.path().is_dir()) {
+            if let Some(track) = take_up(&entry.path())? {
+                taken.push(track);
+            }
+        }
+        let tracks = taken.len();
+        let key = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let recording = Arc::new(self.resumed(state, key, &taken));
+        for track in taken {
+            recording.insert_lane(self.resumed_lane(&recording, track));
+        }
+        self.registry.insert(Arc::clone(&recording));
+        self.keep(Keeper::resume(Arc::clone(self), recording));
+        Ok(tracks)
+    }
+
+    fn resumed(&self, state: RecordingState, key: String, tracks: &[TakenUp]) -> Recording {
+        let (now, unix) = (self.clock.mono(), self.clock.unix());
+        let grace = Micros::from(self.config.reconnect_grace);
+        // The grace begins anew with each start, but not for ever.
+        let first = state.alone_since.unwrap_or(unix);
+        let left = Micros((first.0 + GRACES_MAX * grace.0 - unix.0).clamp(0, grace.0));
+        let last_at = tracks.iter().map(|track| track.last_at).max().unwrap_or_default();
+        let next_tick = tracks.iter().map(|track| track.next_tick).max().unwrap_or(0);
+        let last = last_at.max(state.settings.grid.time_of(next_tick));
+        let finishing = state.state == State::Finishing;
+        let recording = Recording::new(RecordingParts {
+            spool: self.spool_of(&key),
+            id: state.recording_id,
+            tenant: state.tenant,
+            continues: state.continues,
+            key,
+            settings: state.settings,
+            alone_since: now - (grace - left),
+        });
+        recording.go_on(state.origin, last, state.bot_id, state.metadata, state.participants, first);
+        let cut: u64 = tracks.iter().map(|track| track.bytes_cut).sum();
+        let detail = serde_json::json!({ "tracks": tracks.len(), "end_tick": next_tick, "bytes_cut": cut });
+        recording.event("taken_up", detail);
+        if finishing {
+            recording.ask_to_finish();
+        }
+        recording
+    }
+
+    fn resumed_lane(&self, recording: &Recording, track: TakenUp) -> Arc<super::lane::Lane> {
+        self.lanes_open.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let lane = self.make_lane(recording, &track.participant_id, track.kind, Some(&track));
+        lane.go_on(track.next_capture);
+        lane.mark(recording.newest(), Mark::SocketLost);
+        lane.view(|view| {
+            *view = View {
+                canvas: Some(track.canvas),
+                codecs: Some(track.codecs),
+                first_tick: Some(track.first_tick),
+                end_tick: Some(track.next_tick),
+                epochs: track.epochs,
+                gaps: track.gaps,
+                ledger: track.ledger,
+                closed: track.closed,
+                ..View::default()
+            };
+        });
+        lane
+    }
+}

@@ -1,0 +1,121 @@
+//! What is fixed for a recording by its first writer, and what a later process must know to go on with it:
+//! `state.json` in the recording's folder of the spool.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Fill};
+use crate::media::{Canvas, Grid, Kind, Micros};
+
+use super::encode::EncoderSettings;
+use super::ingest::protocol::Participant;
+use super::store::journal::SPOOL_VERSION;
+use super::store::manifest::State;
+use super::timeline::Rules;
+use super::timeline::clock::Origin;
+
+/// The file's name.
+pub const STATE: &str = "state.json";
+
+/// Fixed by the first writer and read back by later ones, whatever their options say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordingSettings {
+    /// Ticks, parts, segments.
+    pub grid: Grid,
+    /// What encoders are opened with.
+    pub encoder: EncoderSettings,
+    /// Larger pictures are scaled down to this.
+    pub canvas_max: Canvas,
+    /// What a gap shows.
+    pub fill: Fill,
+    /// How much of a gap is filled live.
+    pub live_fill: Micros,
+    /// How long a tick waits for its picture.
+    pub settle: Micros,
+    /// How long a webcam is held.
+    pub hold_webcam: Micros,
+    /// How long a screenshare is held.
+    pub hold_screenshare: Micros,
+}
+
+impl RecordingSettings {
+    /// What the options say.
+    pub fn new(config: &Config, grid: Grid, encoder: EncoderSettings) -> RecordingSettings {
+        RecordingSettings {
+            grid,
+            encoder,
+            canvas_max: config.canvas_max,
+            fill: config.fill,
+            live_fill: config.live_fill.into(),
+            settle: config.settle.into(),
+            hold_webcam: config.hold_webcam.into(),
+            hold_screenshare: config.hold_screenshare.into(),
+        }
+    }
+
+    /// The rules of a track's timeline.
+    pub fn rules(&self, kind: Kind) -> Rules {
+        Rules {
+            grid: self.grid,
+            settle: self.settle,
+            hold: if kind == Kind::Webcam { self.hold_webcam } else { self.hold_screenshare },
+            hold_after_loss: Micros::from_secs(2),
+            live_fill: self.live_fill,
+        }
+    }
+}
+
+/// `state.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordingState {
+    /// The version of the spool's form.
+    pub spool: u32,
+    /// Recall's id, with `~2` and up.
+    pub recording_id: String,
+    /// The tenant whose token the bot came with.
+    pub tenant: Option<String>,
+    /// The finished recording that this one goes on from.
+    pub continues: Option<String>,
+    /// Live, suspended or finishing.
+    pub state: State,
+    /// What is fixed.
+    pub settings: RecordingSettings,
+    /// Absolute time of tick 0.
+    pub origin: Option<Origin>,
+    /// Recall's `bot.id`.
+    pub bot_id: Option<String>,
+    /// Metadata as the bot sent it.
+    pub metadata: BTreeMap<String, serde_json::Value>,
+    /// What is known of each participant.
+    pub participants: Vec<Participant>,
+    /// When a process first took the recording up with no socket since (unix): the grace of a crash loop ends all the same.
+    pub alone_since: Option<Micros>,
+}
+
+/// Why a folder of the spool was left alone.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Not there, or not readable.
+    #[error("{STATE}: {0}")]
+    Read(#[from] std::io::Error),
+    /// Of another shape.
+    #[error("{STATE}: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Written by another version of the program.
+    #[error("spool version {0}; this program reads {SPOOL_VERSION}")]
+    Version(u64),
+}
+
+/// Reads a recording's state.
+///
+/// # Errors
+/// When it is not there or not of this version.
+pub fn read(dir: &Path) -> Result<RecordingState, StateError> {
+    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join(STATE))?)?;
+    match value["spool"].as_u64() {
+        Some(version) if version == u64::from(SPOOL_VERSION) => Ok(serde_json::from_value(value)?),
+        version => Err(StateError::Version(version.unwrap_or(0))),
+    }
+}

@@ -1,0 +1,146 @@
+//! The process dies in the middle of a meeting, by kill -9 or SIGTERM, and comes back: one recording, one playlist, one
+//! MP4, and every picture of a complete part in its place.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use tilecast::media::{GapReason, Kind, Tick};
+use tilecast::pipeline::store::journal::{PartLine, RunKind};
+use tilecast::pipeline::store::manifest::State;
+use tilecast::pipeline::store::spool::JOURNAL;
+
+use crate::bot::{Bot, Camera};
+use crate::harness::{Folders, Server, until};
+use crate::playback::{check_finished, track};
+
+const FLAGS: [&str; 2] = ["--segment", "2s"];
+
+/// The ticks with pictures that a track's journals hold.
+fn journaled(folders: &Folders, recording: &str, track: &str) -> BTreeSet<Tick> {
+    let folder = folders.spool().join(recording).join(track);
+    let mut ticks = BTreeSet::new();
+    for epoch in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        let text = std::fs::read_to_string(epoch.join(JOURNAL)).unwrap();
+        let parts = text.lines().skip(1).filter_map(|line| serde_json::from_str::<PartLine>(line).ok());
+        let runs = parts.flat_map(|part| part.runs).filter(|run| run.kind == RunKind::Picture);
+        ticks.extend(runs.map(|run| run.tick));
+    }
+    ticks
+}
+
+fn playlist(folders: &Folders, recording: &str, track: &str) -> String {
+    std::fs::read_to_string(folders.recording(recording).join(track).join("index.m3u8")).unwrap_or_default()
+}
+
+async fn send(bot: &mut Bot, recording: &str, cameras: &[Camera], ticks: std::ops::Range<u32>) {
+    for tick in ticks {
+        for (n, camera) in cameras.iter().enumerate() {
+            bot.send_tick(recording, 100 + n as i64, camera, tick).await;
+        }
+    }
+    bot.taken().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_costs_no_complete_part() {
+    const RECORDING: &str = "killed";
+    let folders = Folders::new();
+    let cameras: Vec<Camera> = (0..3).map(|n| Camera::new(n, Kind::Webcam)).collect();
+    let mut kept: Vec<BTreeSet<Tick>> = vec![BTreeSet::new(); 3];
+    let mut published = vec![String::new(); 3];
+    let tracks: Vec<String> = (0..3).map(|n| format!("{}-webcam", 100 + n)).collect();
+    // Three lives, each ended by kill -9 in the middle of a segment; 10 s lie between them.
+    for life in 0..3 {
+        let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+        let mut bot = Bot::connect(&server.ws()).await;
+        let first = life * 40;
+        send(&mut bot, RECORDING, &cameras, first..first + 21).await;
+        server.drained(RECORDING).await;
+        server.kill().await;
+        for (n, track) in tracks.iter().enumerate() {
+            let now = journaled(&folders, RECORDING, track);
+            assert!(kept[n].is_subset(&now), "{track}: what was complete stays");
+            assert!(now.len() >= (life as usize + 1) * 20, "{track}: every complete part is there: {now:?}");
+            kept[n] = now;
+            let text = playlist(&folders, RECORDING, track);
+            assert!(text.starts_with(&published[n]), "{track}: {text}\nafter\n{}", published[n]);
+            published[n] = text;
+        }
+    }
+    let server = Server::start_in(&folders, &FLAGS, &[]).await;
+    assert!(server.log_line("took up unfinished recordings").is_some());
+    let manifest = server.finish(RECORDING).await;
+    let shown = check_finished(&folders, &manifest);
+    for (n, name) in tracks.iter().enumerate() {
+        let track = track(&manifest, name);
+        assert_eq!(track.epochs.len(), 3, "{name}: {:?}", track.epochs);
+        for tick in &kept[n] {
+            assert_eq!(shown[name][*tick as usize].number(), Some(*tick as u32), "{name}: tick {tick}");
+        }
+        let down: Vec<_> = track.gaps.iter().filter(|gap| gap.reason == GapReason::ServerDown).collect();
+        assert_eq!(down.len(), 2, "{name}: {:?}", track.gaps);
+        let text = playlist(&folders, RECORDING, name);
+        assert!(text.starts_with(&published[n]), "{name}: {text}");
+        assert!(!text.contains("DISCONTINUITY"), "{name}: ten seconds are filled: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_recording_goes_on_and_a_finished_one_is_never_changed() {
+    const RECORDING: &str = "suspended";
+    let folders = Folders::new();
+    let cameras = [Camera::new(7, Kind::Webcam)];
+    let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &cameras, 0..11).await;
+    assert_eq!(server.terminate().await.code(), Some(0));
+    assert_eq!(folders.manifest(RECORDING).unwrap().state, State::Suspended);
+    drop(bot);
+
+    let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &cameras, 11..20).await;
+    let manifest = server.finish(RECORDING).await;
+    let shown = check_finished(&folders, &manifest);
+    let numbers: Vec<_> = shown["100-webcam"].iter().map(|shown| shown.number()).collect();
+    assert_eq!(numbers, (0..20).map(Some).collect::<Vec<_>>(), "a restart that loses nothing shows nothing");
+    assert!(manifest.tracks[0].gaps.is_empty(), "{:?}", manifest.tracks[0].gaps);
+    assert_eq!(server.terminate().await.code(), Some(0));
+    drop(bot);
+
+    // Another process, an empty spool: what still comes opens the next one, and the first stays as it is.
+    let before = bytes_of(&folders.recording(RECORDING));
+    let server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &cameras, 20..26).await;
+    let again = format!("{RECORDING}~2");
+    let manifest = server.finish(&again).await;
+    assert_eq!((manifest.continues.as_deref(), manifest.tracks[0].ledger.encoded), (Some(RECORDING), 6));
+    check_finished(&folders, &manifest);
+    assert_eq!(bytes_of(&folders.recording(RECORDING)), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_dials_again_and_the_grace_ends_it() {
+    const RECORDING: &str = "orphan";
+    let folders = Folders::new();
+    let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &[Camera::new(1, Kind::Webcam)], 0..9).await;
+    server.drained(RECORDING).await;
+    server.kill().await;
+    let server = Server::start_in(&folders, &["--segment", "2s", "--reconnect-grace", "1s"], &[]).await;
+    let manifest = until("the grace to end", async || {
+        folders.manifest(RECORDING).filter(|manifest| manifest.state == State::Finished)
+    })
+    .await;
+    let shown = check_finished(&folders, &manifest);
+    assert!((8..=9).contains(&shown["100-webcam"].len()), "all but what was in an unfinished part");
+    assert_eq!(server.metrics().await.sum("tilecast_lanes"), 0.0);
+}
+
+/// Every file below a folder, with its bytes.
+fn bytes_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = crate::harness::files(folder);
+    files.into_iter().map(|(name, path)| (name, std::fs::read(path).unwrap())).collect()
+}
