@@ -61,6 +61,10 @@ fn flip(path: &Path, at: usize) {
 /// A meeting of two cameras and a share: one is off for a while and comes back in a new epoch, one comes late.
 async fn send_meeting(server: &Server, bot: &mut Bot) {
     let cameras = [Camera::new(100, Kind::Webcam), Camera::new(101, Kind::Webcam), Camera::new(100, Kind::Screenshare)];
+    // A name that only the manifest knew would be gone with it.
+    for participant in [100, 101] {
+        bot.send_event(ID, participant, "join", 0.0).await;
+    }
     for tick in 0..80 {
         if tick == 20 {
             bot.send_event(ID, 100, "webcam_off", 10.0).await;
@@ -323,7 +327,7 @@ fn manifest_damages() -> Vec<Row> {
             |folder| edit_manifest(folder, |manifest| manifest["schema"] = 99.into()),
             "recording.json",
             "schema 99 is not known",
-            true,
+            false,
         ),
         (
             "numbers that overflow",

@@ -84,8 +84,8 @@ pub(super) fn gather(
     Ok(gathered)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one step of `gather`, with all it knows")]
 /// The first tick of the epoch, where it has a segment.
+#[expect(clippy::too_many_arguments, reason = "one step of `gather`, with all it knows")]
 fn gather_epoch(
     folder: &Path,
     epoch: &str,

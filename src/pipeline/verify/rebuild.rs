@@ -161,6 +161,8 @@ impl Rebuild<'_> {
             title: self.entry.participant.name.clone(),
             origin: self.origin,
             mp4: self.mp4,
+            encoder: settings(self.grid.fps),
+            segment_ticks: self.grid.segment_ticks,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::pipeline::store::manifest::{Manifest, ParticipantManifest, SCHEMA, St
 use crate::pipeline::store::spool::write_whole;
 
 use super::gather::gather;
-use super::lines::each_line;
+use super::lines::{each_line, read_text};
 use super::lost_manifest::{grid_from_segments, origin_from_playlists, says_its_end};
 use super::rebuild::{Rebuild, entry_of, readable_runs};
 use super::recording::{grid_of, parse_origin, read_manifest};
@@ -101,6 +101,9 @@ fn outline(folder: &Path, events: &Events, done: &mut Vec<String>) -> Result<(Op
         }
         Err(error) => error,
     };
+    if is_of_another_version(folder) {
+        return Err(format!("{MANIFEST}: {error}: left alone, for the program that wrote it"));
+    }
     let grid = grid_from_segments(folder).ok_or(format!("{MANIFEST}: {error}; and no segment says the grid"))?;
     let finished = events.finished || says_its_end(folder);
     done.push(format!("{MANIFEST}: {error}; made again from what is left, without bot and metadata"));
@@ -119,6 +122,13 @@ fn outline(folder: &Path, events: &Events, done: &mut Vec<String>) -> Result<(Op
         tracks: Vec::new(),
     };
     Ok((None, manifest))
+}
+
+/// Whether there is a manifest that another version of this program can read.
+fn is_of_another_version(folder: &Path) -> bool {
+    let text = read_text(&folder.join(MANIFEST)).unwrap_or_default();
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    value["schema"].is_u64() && value["schema"] != SCHEMA
 }
 
 fn rebuild(folder: &Path, done: &mut Vec<String>, progress: &mut dyn FnMut(&str)) -> Result<(), String> {
