@@ -39,6 +39,8 @@ struct Inner {
     sockets: Vec<Arc<SocketState>>,
     /// When the last socket left (monotonic); also set at the start.
     alone_since: Option<Micros>,
+    /// A socket is back, and no capture has said since when: the time of the loss.
+    back_since: Option<Micros>,
     /// When a process first took it up with no socket since (unix).
     alone_since_unix: Option<Micros>,
     lanes: BTreeMap<(String, Kind), Arc<Lane>>,
@@ -70,6 +72,15 @@ impl Inner {
             }
         }
         placed
+    }
+
+    /// The first captures of a socket that is back say since when it is, though not before it was lost: it may send
+    /// again what it sent before.
+    fn mark_back(&mut self, placed: &[Offer]) {
+        let Some(at) = placed.iter().map(|offer| offer.capture.at).min() else { return };
+        if let Some(lost) = self.back_since.take() {
+            self.lanes.values().for_each(|lane| lane.mark(at.max(lost), Mark::SocketBack));
+        }
     }
 }
 
@@ -167,6 +178,7 @@ impl Recording {
                 sockets: Vec::new(),
                 alone_since: Some(parts.alone_since),
                 alone_since_unix: None,
+                back_since: None,
                 lanes: BTreeMap::new(),
                 participants: BTreeMap::new(),
                 bot_id: None,
@@ -246,8 +258,8 @@ impl Recording {
         inner.sockets.push(Arc::clone(socket));
         inner.alone_since_unix = None;
         if inner.alone_since.take().is_some() && inner.sockets.len() == 1 {
-            let at = inner.clock.newest();
-            inner.lanes.values().for_each(|lane| lane.mark(at, Mark::SocketBack));
+            // When that is on the recording's time line, its first capture says: the clock stands still without a socket.
+            inner.back_since = (!inner.lanes.is_empty()).then(|| inner.clock.newest());
         }
     }
 
@@ -308,6 +320,7 @@ impl Recording {
             Verdict::BadTimestamp => offer.lane.discard(DiscardReason::BadTimestamp, 1),
             Verdict::Limbo => inner.limbo.push_back(offer),
         }
+        inner.mark_back(&placed);
         placed
     }
 
