@@ -15,7 +15,7 @@ mod bad_messages;
 mod closes;
 mod gaps;
 mod meetings;
-mod restarts;
 mod playlist_grows;
+mod restarts;
 mod schema;
 mod sigterm;
