@@ -1,15 +1,20 @@
 //! The page in a real browser: it shows the recordings, plays every track from its first segment on, in step, in the
 //! right colours.
 
+use std::io::Cursor;
 use std::time::Duration;
 
+use image::ImageFormat;
 use tilecast::http::web;
 use tilecast::media::{GapReason, Kind};
 use tilecast::pipeline::store::manifest::{Gap, State};
 
+use crate::bot::{Bot, at, base64};
 use crate::browser::{Browser, Page};
 use crate::fake::{FakeRecording, FakeServer, FakeTrack};
-use crate::pattern::{READER, assert_bars};
+use crate::harness::{Server, until};
+use crate::pattern::{self, READER, assert_bars};
+use crate::playback::assert_books;
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -81,6 +86,58 @@ async fn bars_on_screen(page: &mut Page, video: &str) -> Vec<[u8; 3]> {
 /// Complaints other than of hls.js being left out of the build.
 fn real_complaints(page: &Page) -> Vec<&String> {
     page.complaints.iter().filter(|text| web::has_player() || !text.contains("hls.min.js")).collect()
+}
+
+/// Participant, kind and first tick of the tracks of a real meeting.
+const MEETING: [(i64, Kind, u32); 4] =
+    [(100, Kind::Webcam, 0), (200, Kind::Webcam, 0), (300, Kind::Webcam, 13), (200, Kind::Screenshare, 8)];
+/// Ticks that are sent at once; those after them come when they are due.
+const HEAD_START: u32 = 40;
+
+/// Sends the pattern's pictures of [`MEETING`] for as long as it is let.
+async fn hold_meeting(mut bot: Bot, recording: &str) {
+    let mut due = tokio::time::interval(Duration::from_millis(500));
+    for tick in 0.. {
+        if tick >= HEAD_START {
+            due.tick().await;
+        }
+        let mut png = Cursor::new(Vec::new());
+        pattern::draw(640, 360, tick).write_to(&mut png, ImageFormat::Png).unwrap();
+        let buffer = base64(png.get_ref());
+        for (participant, kind, _) in MEETING.into_iter().filter(|(_, _, first)| *first <= tick) {
+            bot.send_picture(recording, participant, kind, at(tick), &buffer).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meeting_is_watched_while_it_goes_on_and_after() {
+    let server = Server::start(&["--segment", "2s", "--part", "1s"]).await;
+    let names: Vec<String> = MEETING.iter().map(|(participant, kind, _)| format!("{participant}-{kind}")).collect();
+    let meeting = tokio::spawn(hold_meeting(Bot::connect(&server.ws()).await, "meeting"));
+    let folder = server.folders.recording("meeting");
+    until("every track has a playlist", || async {
+        names.iter().all(|name| folder.join(name).join("index.m3u8").exists()).then_some(())
+    })
+    .await;
+    let browser = Browser::start().await;
+    let mut page = browser.page().await;
+    let url = format!("http://{}/", server.public);
+    page_shows_and_moves(&mut page, &url, &names, &names[0]).await;
+    assert!(real_complaints(&page).is_empty(), "{:#?}", page.complaints);
+
+    meeting.abort();
+    let _ = meeting.await;
+    let manifest = server.finish("meeting").await;
+    page.goto(&format!("{url}?recording=meeting")).await;
+    page.eval(READER).await;
+    page.wait_for("document.querySelectorAll('.files a').length === 4", PATIENCE).await;
+    seek_shows(&mut page, &names[0], 5).await;
+    covered_by(&mut page, &names[2], "Not here yet").await;
+    seek_shows(&mut page, &names[2], 13).await;
+    seek_shows(&mut page, &names[3], HEAD_START + 3).await;
+    assert!(real_complaints(&page).is_empty(), "{:#?}", page.complaints);
+    assert_books(&manifest);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -61,9 +61,11 @@ impl Playlist {
     pub fn new(grid: Grid, origin_unix: Micros) -> Playlist {
         // No EXTINF, rounded, may exceed it, and it must not change (RFC 8216bis, 4.4.3.1): that of a whole cell.
         let target = grid.segment_ticks.div_ceil(grid.fps);
+        // No EXT-X-MEDIA-SEQUENCE: without it, it is 0 (4.4.3.2); with it, Chromium's own player takes the playlist for one
+        // that slides, plays from its end, and lets nobody seek.
         // 7 is more than the tags need (6, for EXT-X-MAP) and what players expect of fMP4.
         let text = format!(
-            "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{target}\n#EXT-X-MEDIA-SEQUENCE:0\n\
+            "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{target}\n\
              #EXT-X-PLAYLIST-TYPE:EVENT\n#EXT-X-INDEPENDENT-SEGMENTS\n"
         );
         Playlist { grid, origin_unix, text, last: None, ended: false }
@@ -234,7 +236,7 @@ mod tests {
         playlist.end();
         playlist.end();
         playlist.push(&entry("0007213-cccccc", 7213, 11, "init-2.mp4"));
-        let expected = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:6\n#EXT-X-MEDIA-SEQUENCE:0\n\
+        let expected = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:6\n\
             #EXT-X-PLAYLIST-TYPE:EVENT\n#EXT-X-INDEPENDENT-SEGMENTS\n\
             #EXT-X-MAP:URI=\"init-1.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:2026-01-01T10:00:02.003Z\n\
             #EXTINF:4.500,\n0000003-aaaaaa/000000.m4s\n#EXTINF:6.000,\n0000003-aaaaaa/000001.m4s\n\
