@@ -150,8 +150,6 @@ impl Rebuild<'_> {
 
     fn job(&self, end: Tick) -> AssembleJob {
         AssembleJob {
-            encoder: settings(self.grid.fps),
-            segment_ticks: self.grid.segment_ticks,
             dir: self.folder.to_owned(),
             epochs: Vec::new(),
             spans: self.gathered.spans(self.folder),
