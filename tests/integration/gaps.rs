@@ -11,6 +11,9 @@ use crate::bot::{Bot, Camera, ORIGIN, at};
 use crate::harness::Server;
 use crate::playback::{Shown, check_finished, lines, track};
 
+/// First tick, ticks, what they show, and why.
+type Hole = (Tick, Tick, RunKind, Option<GapReason>);
+
 const RECORDING: &str = "gaps";
 const END: u32 = 60;
 
@@ -96,7 +99,7 @@ async fn every_tick_says_what_it_shows() {
     // Among others: ticks.jsonl agrees with the decoded numbers and black, the playlist with the MP4, the ledger with both.
     let shown = check_finished(&server.folders, &manifest);
     let end = Tick::from(END);
-    let expected: BTreeMap<&str, Vec<(Tick, Tick, RunKind, Option<GapReason>)>> = BTreeMap::from([
+    let expected: BTreeMap<&str, Vec<Hole>> = BTreeMap::from([
         ("100-webcam", vec![]),
         ("200-webcam", vec![(20, 16, Filled, Some(CameraOff))]),
         ("300-webcam", vec![(8, 8, Held, None), (30, 10, Held, None), (40, 16, Filled, Some(Unknown))]),
