@@ -1,6 +1,6 @@
 //! The running machinery of one track: its queues, its place on the ready lists, and what others may see of it.
 //!
-//! Captures enter at a socket ([`Lane::offer`]), ingest workers turn them into pictures, encoder workers hand those to
+//! Captures enter at a socket ([`Expected::offer`]), ingest workers turn them into pictures, encoder workers hand those to
 //! the [`TrackWriter`]. No thread and no timer belongs to a lane.
 
 use std::collections::VecDeque;

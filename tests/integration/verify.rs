@@ -15,7 +15,9 @@ use crate::harness::{Server, files, until};
 
 mod damages;
 
-use damages::{Row, book_damages, derived_damages, list_damages, manifest_damages, playlist_damages, segment_damages};
+use damages::{
+    Row, book_damages, derived_damages, edit, file, list_damages, manifest_damages, playlist_damages, segment_damages,
+};
 
 const ID: &str = "meeting";
 const TRACK: &str = "100-webcam";
