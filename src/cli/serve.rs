@@ -92,9 +92,8 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
         tracing::warn!("not everything reached the store in time; it stays in the spool");
     }
     listeners_end.ring();
-    for listener in [public, internal] {
-        let _ = tokio::time::timeout(Duration::from_millis(500), listener).await;
-    }
+    // Requests that are under way have a second to end.
+    let _ = tokio::time::timeout(Duration::from_secs(1), futures::future::join(public, internal)).await;
     if all {
         pipeline.stop_workers(&mut threads);
         drop((app, pipeline));

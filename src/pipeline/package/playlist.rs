@@ -282,7 +282,7 @@ mod tests {
         assert!(refused(GRID, ORIGIN, &text.replace("000000.m4s", "000001.m4s")), "another segment");
         assert!(refused(GRID, ORIGIN, &text.replace('\n', "\r\n")));
         assert_eq!(Playlist::resume(GRID, ORIGIN, "<html>"), Err(PlaylistError::Line(1)));
-        assert_eq!(Playlist::resume(GRID, ORIGIN, &text.replace("6.000", "1e300")), Err(PlaylistError::Line(9)));
+        assert_eq!(Playlist::resume(GRID, ORIGIN, &text.replace("6.000", "1e300")), Err(PlaylistError::Line(8)));
         assert!(matches!(
             Playlist::resume(GRID, ORIGIN, "#EXTM3U\n#EXT-X-VERSION:8\n"),
             Err(PlaylistError::Differs(23))
