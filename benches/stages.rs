@@ -4,7 +4,7 @@
 //! server would cost that had no sockets, queues, threads, journals and disks. Everything here is a time per picture
 //! unless its name says otherwise. Not here: the server itself (`benches/figures.sh`).
 
-#![expect(clippy::disallowed_methods, reason = "a benchmark measures by the machine's own clock")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -188,6 +188,8 @@ fn check_chunks(png: &[u8]) -> Result<(), PngError> {
         }
         match &start[4..] {
             b"acTL" if !has_data => return Err(PngError::Animated),
+            // `png` 0.18.1 panics on it (image-png issue 694).
+            b"PLTE" if !length.is_multiple_of(3) => return Err(PngError::Corrupt("a torn palette".into())),
             b"IDAT" => has_data = true,
             b"IEND" if has_data => return Ok(()),
             b"IEND" => return Err(PngError::Corrupt("no image data".into())),
@@ -559,6 +561,18 @@ mod tests {
             (good.clone(), "ok"),
         ] {
             assert_eq!(name(&png), expected, "{} bytes: {:?}", png.len(), decode(&png));
+        }
+    }
+
+    #[test]
+    fn a_palette_of_a_third_of_an_entry_never_panics() {
+        for (entry_bytes, interlaced) in (1..=10).flat_map(|bytes| [(bytes, false), (bytes, true)]) {
+            let shape = Shape { color: PALETTE, depth: 1, interlaced, ..RGB8 };
+            let mut png = ihdr(shape);
+            chunk(&mut png, b"PLTE", &vec![9; entry_bytes]);
+            chunk(&mut png, b"IDAT", &deflate(&rows(shape)));
+            chunk(&mut png, b"IEND", &[]);
+            assert_eq!(name(&png), if entry_bytes % 3 == 0 { "ok" } else { "corrupt" }, "{entry_bytes} bytes");
         }
     }
 
