@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -30,10 +31,18 @@ fn verify(recording: &Path) -> RecordingReport {
     verify_recording(recording, Options { decode: true }, &mut |_| {})
 }
 
+/// Copies a folder that a server may be writing: what names files first, then the files, which are there by then.
 fn copy(from: &Path, to: &Path) {
-    for (name, path) in files(from) {
-        fs::create_dir_all(to.join(&name).parent().unwrap()).unwrap();
-        fs::copy(path, to.join(name)).unwrap();
+    let names_files = |name: &str| name.ends_with(".m3u8") || name.ends_with(".json");
+    for first in [true, false] {
+        for (name, path) in files(from).into_iter().filter(|(name, _)| names_files(name) == first) {
+            fs::create_dir_all(to.join(&name).parent().unwrap()).unwrap();
+            match fs::copy(path, to.join(name)) {
+                // What is written aside is renamed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
+        }
     }
 }
 
