@@ -29,6 +29,18 @@ print(int(sum(float(l.split()[-1]) for l in text.splitlines() if l.startswith(sy
         "http://127.0.0.1:$((port + 1))/metrics" "$1"
 }
 
+discards() { # by reason, those that are not 0
+    python3 -c 'import re, sys, urllib.request
+text = urllib.request.urlopen(sys.argv[1]).read().decode()
+by = {}
+for line in text.splitlines():
+    if line.startswith("tilecast_captures_discarded_total") and not line.endswith(" 0"):
+        reason = re.search("reason=.([a-z_]+)", line)[1]
+        by[reason] = by.get(reason, 0) + int(float(line.split()[-1]))
+print("  discarded             " + (", ".join(f"{n} {reason}" for reason, n in by.items()) or "none"))' \
+        "http://127.0.0.1:$((port + 1))/metrics"
+}
+
 measure() { # source
     start
     echo "source $1"
@@ -46,6 +58,7 @@ measure() { # source
     pictures=$(metric tilecast_pictures_encoded_total)
     after=$(cpu_ms)
     awk -v ms="$((after - before))" -v n="$pictures" 'BEGIN {printf "  CPU per picture       %.2f ms (%d pictures, real time)\n", ms / n, n}'
+    discards
     sed -n 's/^behind/  sender behind        /p' "$dir/sent"
     stop
     start
@@ -54,6 +67,7 @@ measure() { # source
     until [ "$(metric tilecast_queue_depth)" = 0 ]; do sleep 0.2; done
     pictures=$(metric tilecast_pictures_encoded_total)
     awk -v ms="$(cpu_ms)" -v n="$pictures" 'BEGIN {printf "  CPU per picture       %.2f ms (%d pictures, as fast as taken)\n", ms / n, n}'
+    discards
     sed -n 's/^pictures/  pictures             /p' "$dir/sent"
     stop
 }

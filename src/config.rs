@@ -19,10 +19,11 @@ pub enum Output {
 }
 
 /// What a gap shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fill {
     /// Black.
+    #[default]
     Black,
     /// The last picture before the gap.
     Hold,

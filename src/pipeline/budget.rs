@@ -1,9 +1,11 @@
 //! Bytes in flight: charged once, at the socket, for a message and the picture it becomes; later stages only release.
 //!
 //! Because nobody charges again further down, a budget full of compressed captures can always drain.
+//!
+//! Beside it the memory of open lanes, which is charged as long as a lane is open.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -73,6 +75,88 @@ impl Drop for Charge {
     }
 }
 
+/// What open lanes of the whole process may take: each its encoder, so as many as their canvases allow.
+#[derive(Debug)]
+pub struct LaneMemory {
+    bytes: u64,
+    lanes_max: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    lanes: usize,
+    bytes: u64,
+}
+
+/// The memory of an open lane; given back when dropped.
+#[derive(Debug)]
+pub struct LaneCharge {
+    memory: Arc<LaneMemory>,
+    bytes: u64,
+}
+
+impl LaneMemory {
+    /// Memory for lanes of `bytes` together, and for no more than `lanes_max`.
+    pub fn new(bytes: u64, lanes_max: usize) -> Arc<LaneMemory> {
+        Arc::new(LaneMemory { bytes, lanes_max, taken: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The memory of one more lane, if there is as much. A first lane always finds it.
+    pub fn open(self: &Arc<Self>, bytes: u64) -> Option<LaneCharge> {
+        let mut taken = self.lock();
+        let fits = taken.lanes < self.lanes_max && (taken.lanes == 0 || taken.bytes + bytes <= self.bytes);
+        fits.then(|| self.charge(&mut taken, bytes))
+    }
+
+    /// The memory of a lane that is there in any case.
+    pub fn take(self: &Arc<Self>, bytes: u64) -> LaneCharge {
+        self.charge(&mut self.lock(), bytes)
+    }
+
+    fn charge(self: &Arc<Self>, taken: &mut Taken, bytes: u64) -> LaneCharge {
+        taken.lanes += 1;
+        taken.bytes += bytes;
+        LaneCharge { memory: Arc::clone(self), bytes }
+    }
+
+    /// Open lanes.
+    pub fn lanes(&self) -> usize {
+        self.lock().lanes
+    }
+
+    /// Bytes that open lanes are charged.
+    pub fn used(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    /// Bytes in all.
+    pub fn capacity(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl LaneCharge {
+    /// The lane turned out to need so many bytes. It is open, so it gets them.
+    pub fn resize(&mut self, bytes: u64) {
+        let mut taken = self.memory.lock();
+        taken.bytes = taken.bytes - self.bytes + bytes;
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for LaneCharge {
+    fn drop(&mut self) {
+        let mut taken = self.memory.lock();
+        taken.lanes -= 1;
+        taken.bytes -= self.bytes;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,5 +181,22 @@ mod tests {
         drop(huge);
         drop(later.await);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn lanes_open_as_long_as_their_canvases_fit() {
+        let memory = LaneMemory::new(100, 3);
+        let first = memory.open(70).unwrap();
+        assert!(memory.open(40).is_none());
+        let mut second = memory.open(10).unwrap();
+        second.resize(60);
+        assert_eq!((memory.lanes(), memory.used()), (2, 130));
+        drop(first);
+        let third = memory.open(20).unwrap();
+        let fourth = memory.open(20).unwrap();
+        assert!(memory.open(0).is_none(), "three lanes are open");
+        drop((second, third, fourth));
+        assert_eq!((memory.lanes(), memory.used()), (0, 0));
+        assert!(memory.open(1_000).is_some(), "one lane always finds memory");
     }
 }

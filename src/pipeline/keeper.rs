@@ -119,7 +119,7 @@ impl Keeper {
         self.pipeline.registry.note_ended(manifest);
         self.clear_spool().await;
         self.recording.set_state(State::Finished);
-        self.pipeline.lanes_closed(self.recording.lanes().len());
+        self.recording.lanes().iter().for_each(|lane| lane.close());
         true
     }
 
@@ -263,7 +263,7 @@ impl Keeper {
             self.recording.set_state(State::Failed);
             self.keep_state().await;
             self.put_manifest(true).await;
-            self.pipeline.lanes_closed(lanes.len());
+            lanes.iter().for_each(|lane| lane.close());
             return tracing::error!(recording = self.recording.id, "recording failed; its spool is kept");
         }
         self.recording.event("finished", serde_json::json!({ "ticks": end }));
@@ -273,14 +273,16 @@ impl Keeper {
         // From here on a start would find it finished in the store; only then does anybody hear of it.
         self.clear_spool().await;
         self.recording.set_state(State::Finished);
-        self.pipeline.lanes_closed(lanes.len());
+        lanes.iter().for_each(|lane| lane.close());
         tracing::info!(recording = self.recording.id, tracks = lanes.len(), ticks = end, "recording finished");
     }
 
     async fn clear_spool(&self) {
         let spool = self.recording.spool.clone();
         let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(spool)).await;
-        if let Ok(Err(error)) = removed {
+        if let Ok(Err(error)) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(recording = self.recording.id, %error, "cannot remove the finished recording from the spool");
         }
     }
@@ -299,6 +301,7 @@ impl Keeper {
         let job = AssembleJob {
             encoder: self.recording.settings.encoder.clone(),
             segment_ticks: self.recording.grid.segment_ticks,
+            fill: self.recording.settings.fill,
             dir: dir.clone(),
             epochs: published.epochs.clone(),
             spans: published.spans.clone(),

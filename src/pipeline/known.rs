@@ -1,7 +1,5 @@
 //! What the process knows of its recordings: by the store where it has not met them, and as gauges.
 
-use std::sync::atomic::Ordering::SeqCst;
-
 use crate::metrics::Levels;
 
 use super::Pipeline;
@@ -50,7 +48,7 @@ impl Pipeline {
     /// Gauges as of now.
     pub fn levels(&self) -> Levels {
         let mut levels = Levels {
-            lanes: self.lanes_open.load(SeqCst) as u64,
+            lanes: self.lane_memory.lanes() as u64,
             budget_used: self.budget.used(),
             budget_capacity: self.budget.capacity(),
             ..Levels::default()

@@ -14,7 +14,8 @@ use crate::ledger::Ledger;
 use crate::media::{Canvas, DiscardReason, Kind, Micros, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
-use super::budget::Charge;
+use super::budget::{Charge, LaneCharge};
+use super::encode::x264::X264;
 use super::ingest::Capture;
 use super::ingest::decode::{Decoded, Ingest, Last};
 use super::schedule::{ReadyList, Turn, Worked};
@@ -24,8 +25,15 @@ use super::store::spool::Closed;
 use super::timeline::Mark;
 use super::track::TrackWriter;
 
+mod expected;
+
+pub use expected::Expected;
+
 /// Marks that wait for the encoder worker; when full the oldest is dropped, for newer ones say more about the present.
 const MARKS_MAX: usize = 256;
+
+/// What a lane takes beside its encoder: queues, books, the open part (measured by benches/figures.sh).
+const BYTES_BESIDE: u64 = 1_500_000;
 
 /// A capture on its way, with the bytes it is charged for.
 pub struct Queued {
@@ -118,6 +126,8 @@ pub struct Lane {
     writer: Mutex<TrackWriter>,
     view: Mutex<View>,
     undecodable: AtomicU64,
+    /// Until it is closed.
+    memory: Mutex<Option<LaneCharge>>,
     /// Told when the view changed in a way that the recording's keeper cares about.
     pub(super) changed: Arc<Notify>,
 }
@@ -138,6 +148,8 @@ pub struct LaneParts {
     pub pictures_max: usize,
     /// Timeline, encoder, packaging, spool.
     pub writer: TrackWriter,
+    /// What it is charged.
+    pub memory: LaneCharge,
     /// The workers' lists.
     pub lists: Arc<Lists>,
     /// The process's counters.
@@ -178,8 +190,14 @@ impl Lane {
             writer: Mutex::new(parts.writer),
             view: Mutex::default(),
             undecodable: AtomicU64::new(0),
+            memory: Mutex::new(Some(parts.memory)),
             changed: parts.changed,
         })
+    }
+
+    /// What a lane of this canvas takes while it is live. What waits in it is charged apart, as bytes in flight.
+    pub fn bytes(canvas: Canvas) -> u64 {
+        X264::bytes(canvas) + BYTES_BESIDE
     }
 
     /// The number of the next capture.
@@ -238,6 +256,18 @@ impl Lane {
             marks.pop_front();
         }
         marks.push_back((at, mark));
+    }
+
+    /// Its canvas is fixed, so what its encoder takes is known.
+    pub fn charge(&self, bytes: u64) {
+        if let Some(memory) = &mut *lock(&self.memory) {
+            memory.resize(bytes);
+        }
+    }
+
+    /// Gives its memory back: its recording is over.
+    pub fn close(&self) {
+        *lock(&self.memory) = None;
     }
 
     /// Whether no capture is on its way.
@@ -350,43 +380,6 @@ impl Lane {
         self.view(|view| view.done = Some(order));
         self.changed.notify_one();
         Worked::One
-    }
-}
-
-/// A capture that was announced to its lane and is on its way. Dropped once its outcome is booked.
-pub struct Expected(Option<Arc<Lane>>);
-
-impl Expected {
-    /// Puts the capture in, or gives it back when the lane is full: the caller waits for [`Lane::freed`], or sheds.
-    pub fn offer(mut self, queued: Queued) -> Result<(), (Expected, Queued)> {
-        match self.captures.offer(queued) {
-            Ok(()) => {
-                // From here on the queues keep the count.
-                if let Some(lane) = self.0.take() {
-                    lane.lists.ingest.call(&lane);
-                }
-                Ok(())
-            }
-            Err(queued) => Err((self, queued)),
-        }
-    }
-}
-
-impl std::ops::Deref for Expected {
-    type Target = Arc<Lane>;
-
-    fn deref(&self) -> &Arc<Lane> {
-        self.0.as_ref().expect("taken only by what consumes it")
-    }
-}
-
-impl Drop for Expected {
-    fn drop(&mut self) {
-        if let Some(lane) = self.0.take() {
-            lane.pending.fetch_sub(1, SeqCst);
-            // An order may wait for this.
-            lane.lists.encode.call(&lane);
-        }
     }
 }
 

@@ -26,7 +26,6 @@ pub mod verify;
 pub use threads::Threads;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,9 +41,11 @@ use crate::metrics::Metrics;
 use crate::shutdown::{Stop, Stopped};
 
 use assembly::{ASSEMBLE_JOBS_MAX, Asked, AssembleJob, AssemblyError};
-use budget::Budget;
+use budget::{Budget, LaneCharge, LaneMemory};
 use encode::EncoderSettings;
+use encode::canvas::choose;
 use ingest::decode::Ingest;
+use ingest::png;
 use ingest::protocol::Participant;
 use keeper::Keeper;
 use lane::{Lane, LaneParts, Lists};
@@ -64,8 +65,6 @@ use track::{TrackSettings, TrackWriter};
 
 /// Participant, clock and overload events, in the recording's folder.
 pub const EVENTS: &str = "events.jsonl";
-/// What a lane costs while it is live: encoder, pictures that wait, buffers (640x360; measured by benches/figures.sh).
-const LANE_BYTES: u64 = 12 << 20;
 /// How often silent lanes are moved on.
 const VISIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -85,8 +84,8 @@ pub struct Pipeline {
     pub registry: Registry,
     settings: RecordingSettings,
     lists: Arc<Lists>,
-    lanes_max: usize,
-    lanes_open: AtomicUsize,
+    /// Memory of open lanes.
+    pub lane_memory: Arc<LaneMemory>,
     writer: String,
     sync: Sender<SyncJob>,
     assemble: Sender<Asked>,
@@ -115,15 +114,13 @@ impl Pipeline {
         let cores = machine::cores();
         let workers = |asked: Option<u16>| asked.map_or(cores, usize::from);
         let (ingest_workers, encoder_workers) = (workers(config.ingest_workers), workers(config.encoder_workers));
-        let lanes_max = match config.lanes_max {
-            Some(lanes) => lanes as usize,
-            None => (machine::memory() / 2 / LANE_BYTES).clamp(1, 100_000) as usize,
-        };
+        let lanes_max = config.lanes_max.map_or(usize::MAX, |lanes| lanes as usize);
+        let lane_memory = LaneMemory::new(machine::memory() / 2, lanes_max);
         let (sync, sync_jobs) = bounded(SYNC_JOBS_MAX);
         let (assemble, assemble_jobs) = bounded::<Asked>(ASSEMBLE_JOBS_MAX);
         let lists = Arc::new(Lists {
-            ingest: ReadyList::new(lanes_max, ingest_workers, |lane: &Lane| &lane.ingest_turn),
-            encode: ReadyList::new(lanes_max, encoder_workers, |lane: &Lane| &lane.encode_turn),
+            ingest: ReadyList::new(|lane: &Lane| &lane.ingest_turn),
+            encode: ReadyList::new(|lane: &Lane| &lane.encode_turn),
         });
         let mut threads = Threads::default();
         for n in 0..ingest_workers {
@@ -152,8 +149,7 @@ impl Pipeline {
             registry: Registry::default(),
             settings: RecordingSettings::new(&config, grid, encoder),
             lists,
-            lanes_max,
-            lanes_open: AtomicUsize::new(0),
+            lane_memory,
             writer: random_name(),
             sync,
             assemble,
@@ -218,20 +214,30 @@ impl Pipeline {
     /// The lane of a participant and kind.
     ///
     /// # Errors
-    /// When the recording or the process has as many lanes as it may.
+    /// When the recording or the process has as many lanes as it may. `first` is what its first capture says of itself.
     pub fn open_lane(
         self: &Arc<Self>,
         recording: &Recording,
         participant: &Participant,
         kind: Kind,
+        first: Option<&png::Header>,
     ) -> Result<Arc<Lane>, Refused> {
         recording.lane(participant, kind, self.config.recording_lanes_max as usize, |recording| {
-            self.lanes_open.fetch_update(SeqCst, SeqCst, |open| (open < self.lanes_max).then_some(open + 1)).ok()?;
-            Some(self.make_lane(recording, &participant.id, kind, None))
+            let (width, height) = first.map_or((0, 0), |header| (header.width, header.height));
+            let canvas = choose(width, height, recording.settings.canvas_max);
+            let memory = self.lane_memory.open(Lane::bytes(canvas))?;
+            Some(self.make_lane(recording, &participant.id, kind, memory, None))
         })
     }
 
-    fn make_lane(&self, recording: &Recording, participant_id: &str, kind: Kind, taken: Option<&TakenUp>) -> Arc<Lane> {
+    fn make_lane(
+        &self,
+        recording: &Recording,
+        participant_id: &str,
+        kind: Kind,
+        memory: LaneCharge,
+        taken: Option<&TakenUp>,
+    ) -> Arc<Lane> {
         let track = keys::track(participant_id, kind);
         let settings = TrackSettings {
             rules: recording.settings.rules(kind),
@@ -255,15 +261,11 @@ impl Pipeline {
             captures_max: self.config.lane_captures.into(),
             pictures_max: self.config.lane_pictures.into(),
             writer,
+            memory,
             lists: Arc::clone(&self.lists),
             metrics: Arc::clone(&self.metrics),
             changed: Arc::clone(&recording.changed),
         })
-    }
-
-    /// So many lanes are gone.
-    pub fn lanes_closed(&self, lanes: usize) {
-        self.lanes_open.fetch_sub(lanes, SeqCst);
     }
 
     /// Assembles a track on the thread for it.

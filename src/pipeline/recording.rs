@@ -556,6 +556,7 @@ impl Recording {
             origin_from_server: origin.is_some_and(|origin| origin.from_server),
             fps: self.grid.fps,
             segment_ticks: self.grid.segment_ticks,
+            fill: self.settings.fill,
             tracks: inner.lanes.values().map(|lane| track_manifest(&inner, lane)).collect(),
         }
     }

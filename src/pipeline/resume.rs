@@ -9,7 +9,7 @@ use crate::media::Micros;
 
 use super::Pipeline;
 use super::keeper::Keeper;
-use super::lane::View;
+use super::lane::{Lane, View};
 use super::recording::{Recording, RecordingParts};
 use super::state::{self, RecordingState};
 use super::store::manifest::State;
@@ -92,9 +92,9 @@ impl Pipeline {
         recording
     }
 
-    fn resumed_lane(&self, recording: &Recording, track: TakenUp) -> Arc<super::lane::Lane> {
-        self.lanes_open.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let lane = self.make_lane(recording, &track.participant_id, track.kind, Some(&track));
+    fn resumed_lane(&self, recording: &Recording, track: TakenUp) -> Arc<Lane> {
+        let memory = self.lane_memory.take(Lane::bytes(track.canvas));
+        let lane = self.make_lane(recording, &track.participant_id, track.kind, memory, Some(&track));
         lane.go_on(track.next_capture);
         lane.mark(recording.newest(), Mark::SocketLost);
         lane.view(|view| {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::clock::Clock;
 use crate::media::Micros;
@@ -45,9 +45,9 @@ pub struct ReadyList<L> {
 }
 
 impl<L> ReadyList<L> {
-    /// A list for `lanes_max` lanes and `workers` workers. It never fills: each lane is on it once.
-    pub fn new(lanes_max: usize, workers: usize, turn: fn(&L) -> &Turn) -> ReadyList<L> {
-        let (sender, receiver) = bounded(lanes_max + workers);
+    /// An empty list. It is never longer than there are lanes, for each is on it once; so it needs no bound of its own.
+    pub fn new(turn: fn(&L) -> &Turn) -> ReadyList<L> {
+        let (sender, receiver) = unbounded();
         ReadyList { sender, receiver, turn }
     }
 
@@ -81,7 +81,7 @@ impl<L> ReadyList<L> {
 
     /// Lets one worker return once it meets this entry; lanes listed before it are still served.
     pub fn stop_one(&self) {
-        let _ = self.sender.try_send(Entry::Stop);
+        let _ = self.sender.send(Entry::Stop);
     }
 
     /// A worker's life: takes lanes in turn and calls `work` until it says that nothing is left or the slice is over.
@@ -105,8 +105,8 @@ impl<L> ReadyList<L> {
     }
 
     fn list(&self, lane: Arc<L>) {
-        let listed = self.sender.try_send(Entry::Lane(lane));
-        assert!(listed.is_ok(), "the ready list holds each lane once, and has a place for each");
+        // The receiver lives as long as the sender.
+        let _ = self.sender.send(Entry::Lane(lane));
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
                 })
             })
             .collect();
-        let list = ReadyList::new(lanes.len(), 3, |lane: &Lane| &lane.turn);
+        let list = ReadyList::new(|lane: &Lane| &lane.turn);
         let clock = SystemClock::new();
         thread::scope(|scope| {
             for _ in 0..3 {
@@ -184,7 +184,7 @@ mod tests {
             })
         };
         let (busy, quiet) = (lane(3), lane(1));
-        let list = ReadyList::new(2, 1, |lane: &Lane| &lane.turn);
+        let list = ReadyList::new(|lane: &Lane| &lane.turn);
         list.call(&busy);
         list.call(&quiet);
         list.call(&quiet);

@@ -187,7 +187,11 @@ impl Session {
     }
 
     /// The lane of a picture, which is told of it. From then on the recording, still live, does not end without it.
-    fn expect(&mut self, message: &PictureMessage<'_>) -> Option<(Arc<Recording>, Expected)> {
+    fn expect(
+        &mut self,
+        message: &PictureMessage<'_>,
+        header: Option<&png::Header>,
+    ) -> Option<(Arc<Recording>, Expected)> {
         let id = &message.context.recording_id;
         // It may be told to finish between any two of these lines; then the picture belongs to what goes on from it.
         for _ in 0..TRIES {
@@ -195,7 +199,7 @@ impl Session {
             let key = (id.clone(), message.participant.id.clone(), message.kind);
             let lane = match self.lanes.get(&key) {
                 Some(lane) => Arc::clone(lane),
-                None => match self.pipeline.open_lane(&recording, &message.participant, message.kind) {
+                None => match self.pipeline.open_lane(&recording, &message.participant, message.kind, header) {
                     Ok(lane) => Arc::clone(self.lanes.entry(key).or_insert(lane)),
                     Err(Refused::Finished) => continue,
                     Err(refused) => {
@@ -216,9 +220,9 @@ impl Session {
     fn picture(&mut self, message: PictureMessage<'_>, text: &Bytes, wall: Micros) -> Accepted {
         let first_of_socket = self.recordings.is_empty();
         let none = || Accepted::Offers(Vec::new());
-        let Some((recording, lane)) = self.expect(&message) else { return none() };
-        recording.note_participant(&message.participant);
         let header = header_of(&message.buffer);
+        let Some((recording, lane)) = self.expect(&message, header.as_ref()) else { return none() };
+        recording.note_participant(&message.participant);
         let base64 = match message.buffer {
             Cow::Borrowed(buffer) => text.slice_ref(buffer.as_bytes()),
             Cow::Owned(buffer) => Bytes::from(buffer),

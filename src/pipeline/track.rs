@@ -133,9 +133,12 @@ impl TrackWriter {
             return self.advance(lane, clock.min(at));
         };
         let picture = Arc::clone(&decoded.picture);
-        if !self.units.fix_canvas(&picture, self.settings.recording.canvas_max) {
+        let Some(canvas) = self.units.fix_canvas(&picture, self.settings.recording.canvas_max) else {
             // Before the first picture the clock moves nothing.
             return lane.discard(DiscardReason::Placeholder, 1);
+        };
+        if !self.begun {
+            lane.charge(Lane::bytes(canvas));
         }
         let stamp = Stamp { capture: arrived.capture.number, at };
         let mut steps = std::mem::take(&mut self.steps);

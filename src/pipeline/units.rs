@@ -84,12 +84,12 @@ impl UnitMaker {
         self.canvas = Some(canvas);
     }
 
-    /// Fixes the canvas by the track's first picture. Returns whether one is fixed: a placeholder fixes none.
-    pub(super) fn fix_canvas(&mut self, picture: &Picture, canvas_max: Canvas) -> bool {
+    /// The canvas, fixed by the track's first picture. A placeholder fixes none.
+    pub(super) fn fix_canvas(&mut self, picture: &Picture, canvas_max: Canvas) -> Option<Canvas> {
         if self.canvas.is_none() && picture.width() >= CANVAS_SIDE_MIN && picture.height() >= CANVAS_SIDE_MIN {
             self.canvas = Some(choose(picture.width(), picture.height(), canvas_max));
         }
-        self.canvas.is_some()
+        self.canvas
     }
 
     /// Opens the encoder where none is open. Returns it when it is new.

@@ -112,6 +112,7 @@ fn manifest() -> Vec<u8> {
         origin_from_server: false,
         fps: 2,
         segment_ticks: 12,
+        fill: Default::default(),
         tracks: vec![track],
     };
     serde_json::to_vec_pretty(&manifest).expect("plain data")

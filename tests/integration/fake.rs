@@ -226,6 +226,7 @@ impl Fake {
             origin_from_server: false,
             fps: FPS as u32,
             segment_ticks: SEGMENT_TICKS as u32,
+            fill: tilecast::config::Fill::Black,
             tracks: recording.tracks.iter().filter_map(|track| self.track(recording, track)).collect(),
         }
     }

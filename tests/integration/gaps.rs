@@ -9,7 +9,7 @@ use tilecast::pipeline::store::manifest::{Gap, Manifest};
 
 use crate::bot::{Bot, Camera, ORIGIN, at};
 use crate::harness::Server;
-use crate::playback::{Shown, check_finished, lines, track};
+use crate::playback::{Shown, check_finished, lines, pictures, track};
 
 /// First tick, ticks, what they show, and why.
 type Hole = (Tick, Tick, RunKind, Option<GapReason>);
@@ -191,6 +191,38 @@ async fn a_gap_that_is_too_long_is_left_out_of_the_playlist_alone() {
     assert_eq!(length, 15.0, "5 s of pictures, and 10 s that are filled");
     let date = playlist.segments[back].program_date_time.expect("a date behind the hole").timestamp_micros();
     assert_eq!(date - ORIGIN.0, 50_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_hold_a_gap_shows_the_last_picture() {
+    let server = Server::start(&["--segment", "2s", "--live-fill", "5s", "--fill", "hold"]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    let camera = Camera::new(1, Kind::Webcam);
+    for tick in (3..10).chain(60..70) {
+        if tick == 60 {
+            bot.send_event(RECORDING, 100, "webcam_off", at(10)).await;
+        }
+        bot.send_tick(RECORDING, 100, &camera, tick).await;
+    }
+    bot.close().await;
+    let manifest = server.finish(RECORDING).await;
+    assert_eq!(track(&manifest, "100-webcam").epochs.len(), 2, "the gap outgrew --live-fill");
+    let folder = server.folders.recording(RECORDING).join("100-webcam");
+    let numbers = |file: &str| pictures(&folder.join(file)).iter().map(|(_, shown)| shown.number()).collect::<Vec<_>>();
+    // Nobody was there yet; then the gap holds, in HLS as far as it is filled live.
+    let lead_in = (0..3).map(|_| None);
+    let shown = |hold: u32| (3..10).chain((0..hold).map(|_| 9)).chain(60..70).map(Some);
+    assert_eq!(numbers("index.m3u8"), shown(10).collect::<Vec<_>>());
+    assert_eq!(numbers("video.mp4"), lead_in.clone().chain(shown(50)).collect::<Vec<_>>());
+
+    std::fs::remove_file(folder.join("video.mp4")).unwrap();
+    let repair = std::process::Command::new(env!("CARGO_BIN_EXE_tilecast"))
+        .arg("repair")
+        .arg(server.folders.recording(RECORDING))
+        .output()
+        .unwrap();
+    assert!(repair.status.success(), "{repair:?}");
+    assert_eq!(numbers("video.mp4"), lead_in.chain(shown(50)).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

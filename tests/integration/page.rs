@@ -41,7 +41,8 @@ pub async fn page_shows_and_moves(page: &mut Page, base_url: &str, tracks: &[Str
     let video = format!("document.querySelector('{first} video')");
     page.wait_for(&format!("tickOf({video}) !== null && {video}.played.length"), PATIENCE).await;
     let start = page.eval(&format!("{video}.played.start(0)")).await.as_f64().unwrap();
-    assert!(start < 0.1, "{first} plays from its first segment on, not from {start}");
+    // Tiles are kept in step, so one may be moved before it plays; its first picture, half a second long, is still shown.
+    assert!(start < 0.5, "{first} plays from its first picture on, not from {start}");
 
     let bars = page.eval(&format!("barsOf({video})")).await;
     assert_bars(&serde_json::from_value::<Vec<[u8; 3]>>(bars).unwrap(), "canvas");

@@ -85,14 +85,6 @@ impl Filler {
         self.gops.iter().find(fits).expect("the ids of the two differ")
     }
 
-    /// Unit `index` of a cell, 0 the IDR, where no IDR lies directly before: of [`Filler::gop`] for `None`.
-    ///
-    /// # Panics
-    /// When `index` is not below the ticks prepared: callers start again at 0.
-    pub fn unit(&self, index: usize) -> &AccessUnit {
-        &self.gops[0][index]
-    }
-
     /// The parameter sets that the units refer to.
     pub fn parameter_sets(&self) -> &ParameterSets {
         &self.sets
@@ -123,7 +115,6 @@ mod tests {
             assert_eq!(shown.len(), 12);
             assert!(shown.iter().all(|shown| psnr(&black, shown) > 60.0));
         }
-        assert_eq!(filler.unit(3), &filler.gop(None)[3]);
     }
 
     #[test]

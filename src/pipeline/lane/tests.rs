@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::config::Fill;
 use crate::media::{Grid, Picture};
-use crate::pipeline::budget::Budget;
+use crate::pipeline::budget::{Budget, LaneMemory};
 use crate::pipeline::encode::EncoderSettings;
 use crate::pipeline::state::RecordingSettings;
 use crate::pipeline::store::spool::TrackSpool;
@@ -43,8 +43,8 @@ impl Bench {
         };
         let metrics = Arc::new(Metrics::new());
         let lists = Arc::new(Lists {
-            ingest: ReadyList::new(1, 1, |lane: &Lane| &lane.ingest_turn),
-            encode: ReadyList::new(1, 1, |lane: &Lane| &lane.encode_turn),
+            ingest: ReadyList::new(|lane: &Lane| &lane.ingest_turn),
+            encode: ReadyList::new(|lane: &Lane| &lane.encode_turn),
         });
         let lane = Lane::new(LaneParts {
             recording_id: "r".into(),
@@ -53,6 +53,7 @@ impl Bench {
             kind: Kind::Webcam,
             captures_max: 8,
             pictures_max: 4,
+            memory: LaneMemory::new(0, 1).take(0),
             writer: TrackWriter::new(settings, Arc::new(ManualClock::default()), Arc::clone(&metrics)),
             lists,
             metrics,

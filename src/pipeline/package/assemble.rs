@@ -32,10 +32,13 @@ const SECONDS_1904_TO_1970: i64 = 2_082_844_800;
 pub enum Span<'a> {
     /// The pictures of a segment file, which begins at the tick where the span before it ends.
     Segment(&'a Path),
-    /// The prepared GOP.
+    /// A prepared GOP, over and over.
     Filler {
         /// How long.
         ticks: Tick,
+        /// One cell of it, of which the first is an IDR. It starts anew with the span and at each tick that is a multiple
+        /// of its length, so that filler has its IDRs where pictures have theirs.
+        gop: &'a [AccessUnit],
     },
 }
 
@@ -48,9 +51,6 @@ pub struct Movie<'a> {
     pub title: Option<&'a str>,
     /// Absolute time of tick 0, since 1970: the creation time.
     pub origin_unix: Micros,
-    /// One cell's prepared GOP, of which the first is an IDR. It starts anew with each filler span and at each tick that
-    /// is a multiple of its length, so that filler has its IDRs where pictures have theirs.
-    pub filler: &'a [AccessUnit],
     /// The length, the same for all tracks of a recording. Spans that add up to anything else are an error.
     pub expected_ticks: Tick,
 }
@@ -135,7 +135,7 @@ pub fn assemble(out: &mut impl Write, movie: &Movie, spans: &[Span]) -> Result<A
     for bytes in [&ftyp, &moov, &mdat] {
         to.write(bytes)?;
     }
-    copy(&mut to, movie, spans, &span_ends)?;
+    copy(&mut to, spans, &span_ends)?;
     to.flush()?;
     to.out.flush().map_err(AssembleError::Write)?;
     let sha256 = to.sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -165,13 +165,13 @@ impl Tables {
         for span in spans {
             match *span {
                 Span::Segment(path) => tables.segment(path)?,
-                Span::Filler { ticks } => {
+                Span::Filler { ticks, gop } => {
                     // Before anything is made as long as that.
                     let end = tables.ticks().saturating_add(ticks);
                     if end > expected {
                         return Err(AssembleError::Length { expected, got: end });
                     }
-                    rounds(movie.filler, tables.ticks(), ticks)?.for_each(|round| tables.filler(round));
+                    rounds(gop, tables.ticks(), ticks)?.for_each(|round| tables.filler(round));
                 }
             }
             // Checked as it grows, so that no list of files makes the tables larger than the recording is.
@@ -296,14 +296,14 @@ fn place(mut moov: Moov, chunks: &[u64], media_bytes: u64, other_headers: usize)
 }
 
 /// The second pass: the media of all spans, which must end where the tables say.
-fn copy(to: &mut Output<impl Write>, movie: &Movie, spans: &[Span], span_ends: &[u64]) -> Result<(), AssembleError> {
+fn copy(to: &mut Output<impl Write>, spans: &[Span], span_ends: &[u64]) -> Result<(), AssembleError> {
     let mut buffer = vec![0; COPY_BUFFER];
     let media_from = to.bytes;
     let mut tick = 0;
     for (span, end) in spans.iter().zip(span_ends) {
         match *span {
-            Span::Filler { ticks } => {
-                let mut units = rounds(movie.filler, tick, ticks)?.flatten();
+            Span::Filler { ticks, gop } => {
+                let mut units = rounds(gop, tick, ticks)?.flatten();
                 units.try_for_each(|unit| to.write(&unit.data))?;
                 tick += ticks;
             }
@@ -406,8 +406,7 @@ mod tests {
         let sets = ParameterSets { sps: vec![0x67, 0x64, 0x00, 0x15, 0xac], pps: vec![0x68, 0xeb] };
         let track = Track { canvas: Canvas { width: 640, height: 360 }, fps: 2, sets: &sets };
         let origin_unix = Micros(1_767_261_600_503_000);
-        let filler = filler();
-        let movie = Movie { track, title: Some("Zoë"), origin_unix, filler: &filler, expected_ticks };
+        let movie = Movie { track, title: Some("Zoë"), origin_unix, expected_ticks };
         let mut out = Vec::new();
         assemble(&mut out, &movie, spans).map(|done| (out, done))
     }
@@ -440,11 +439,13 @@ mod tests {
     fn every_tick_is_where_it_belongs() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (epoch(dir.path(), 8, 21), epoch(dir.path(), 31, 33));
-        let mut spans = vec![Span::Filler { ticks: 8 }];
+        let filler = filler();
+        let gop = &filler[..];
+        let mut spans = vec![Span::Filler { ticks: 8, gop }];
         spans.extend(first.iter().map(|path| Span::Segment(path)));
-        spans.push(Span::Filler { ticks: 10 });
+        spans.push(Span::Filler { ticks: 10, gop });
         spans.extend(second.iter().map(|path| Span::Segment(path)));
-        spans.push(Span::Filler { ticks: 3 });
+        spans.push(Span::Filler { ticks: 3, gop });
         let (mp4, done) = run(&spans, 36).unwrap();
 
         let mut expected = Vec::new();
@@ -468,6 +469,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = epoch(dir.path(), 0, 12);
         let [first, second] = [&paths[0], &paths[1]];
+        let filler = filler();
+        let gop = &filler[..];
         let error = |spans: &[Span], ticks| run(spans, ticks).unwrap_err().to_string();
         let named = |path: &Path| path.display().to_string();
 
@@ -477,9 +480,10 @@ mod tests {
         assert!(text.contains("at tick 0, where 6 is next"), "{text}");
         assert!(error(&[Span::Segment(first)], 7).contains("tick 6 of 7"));
         assert!(error(&[Span::Segment(first)], 5).contains("tick 6 of 5"));
-        assert!(error(&[Span::Filler { ticks: i64::MAX }], 5).contains("of 5"));
+        assert!(error(&[Span::Filler { ticks: i64::MAX, gop }], 5).contains("of 5"));
         assert!(error(&[], i64::MAX).contains("do not fit"));
-        assert!(error(&[Span::Filler { ticks: -1 }], 5).contains("tick 0 of 5"));
+        assert!(error(&[Span::Filler { ticks: -1, gop }], 5).contains("tick 0 of 5"));
+        assert!(error(&[Span::Filler { ticks: 5, gop: &gop[1..] }], 5).contains("no IDR"));
 
         let missing = dir.path().join("none.m4s");
         assert!(error(&[Span::Segment(&missing)], 6).contains(&named(&missing)));
@@ -515,7 +519,7 @@ mod tests {
         let last = dir.path().join("last.m4s");
         let sets = ParameterSets { sps: vec![0x67, 0x64, 0x00, 0x15, 0xac], pps: vec![0x68, 0xeb] };
         let track = Track { canvas: Canvas { width: 640, height: 360 }, fps: 2, sets: &sets };
-        let movie = Movie { track, title: None, origin_unix: Micros(0), filler: &[], expected_ticks: 2 };
+        let movie = Movie { track, title: None, origin_unix: Micros(0), expected_ticks: 2 };
         let part = |tick, bytes| boxes::part(1, tick, &[unit(2, bytes, true)]);
         for (change, refused) in
             [(part(1, 50), false), (part(1, 49), true), (part(1, 51), true), (part(2, 50), true), (vec![], true)]

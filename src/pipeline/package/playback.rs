@@ -263,19 +263,13 @@ fn the_mp4_has_every_tick_at_its_time() {
     let mut at = 0;
     for (first_tick, ticks, path) in &stored.segments {
         if *first_tick > at {
-            spans.push(Span::Filler { ticks: first_tick - at });
+            spans.push(Span::Filler { ticks: first_tick - at, gop: &stored.filler });
         }
         spans.push(Span::Segment(path));
         at = first_tick + ticks;
     }
-    spans.push(Span::Filler { ticks: 15 });
-    let movie = Movie {
-        track: stored.track(),
-        title: Some("Zoë Ω"),
-        origin_unix: ORIGIN,
-        filler: &stored.filler,
-        expected_ticks: 640,
-    };
+    spans.push(Span::Filler { ticks: 15, gop: &stored.filler });
+    let movie = Movie { track: stored.track(), title: Some("Zoë Ω"), origin_unix: ORIGIN, expected_ticks: 640 };
     let path = stored.path("video.mp4");
     let done = assemble(&mut File::create(&path).unwrap(), &movie, &spans).unwrap();
     assert_eq!((done.bytes, done.ticks), (fs::metadata(&path).unwrap().len(), 640));

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Fill;
 use crate::ledger::Ledger;
 use crate::media::{GapReason, Kind, Tick};
 
@@ -72,6 +73,9 @@ pub struct Manifest {
     pub fps: u32,
     /// Ticks of a segment cell.
     pub segment_ticks: u32,
+    /// What gaps show.
+    #[serde(default)]
+    pub fill: Fill,
     /// One entry per participant and kind.
     pub tracks: Vec<TrackManifest>,
 }

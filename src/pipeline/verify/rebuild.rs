@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::config::Fill;
 use crate::ledger::Ledger;
 use crate::media::{GapReason, Grid, Micros, Tick};
 use crate::pipeline::assembly::{AssembleJob, AssemblyError, MP4, TICKS, write_movie, write_ticks};
@@ -22,6 +23,7 @@ use super::track::undeclared;
 pub(super) struct Rebuild<'a> {
     pub(super) folder: &'a Path,
     pub(super) grid: Grid,
+    pub(super) fill: Fill,
     pub(super) origin: Micros,
     pub(super) gathered: &'a Gathered,
     /// The entry of the old manifest, where there is a sane one.
@@ -161,6 +163,7 @@ impl Rebuild<'_> {
             mp4: self.mp4,
             encoder: settings(self.grid.fps),
             segment_ticks: self.grid.segment_ticks,
+            fill: self.fill,
         }
     }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::clock::rfc3339;
+use crate::config::Fill;
 use crate::media::{Kind, Micros, Tick};
 use crate::pipeline::EVENTS;
 use crate::pipeline::assembly::MP4;
@@ -119,6 +120,7 @@ fn outline(folder: &Path, events: &Events, done: &mut Vec<String>) -> Result<(Op
         origin_from_server: false,
         fps: grid.fps,
         segment_ticks: grid.segment_ticks,
+        fill: Fill::default(),
         tracks: Vec::new(),
     };
     Ok((None, manifest))
@@ -216,7 +218,8 @@ fn rebuild_tracks(
         };
         let (path, end) = (folder.join(track), finished.then_some(end));
         let runs = readable_runs(&path);
-        let rebuild = Rebuild { folder: &path, grid, origin, gathered: &found, old, entry, runs, end, mp4 };
+        let rebuild =
+            Rebuild { folder: &path, grid, fill: manifest.fill, origin, gathered: &found, old, entry, runs, end, mp4 };
         let made = rebuild.run(&mut |what| done.push(format!("{track}/{what}")));
         tracks.push(made.map_err(|error| format!("{track}: {error}"))?);
     }
