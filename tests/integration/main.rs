@@ -10,6 +10,7 @@ mod page;
 mod pattern;
 mod playback;
 
+mod alignment;
 mod api;
 mod bad_messages;
 mod closes;
