@@ -5,7 +5,7 @@
 #
 # build  compile tilecast against the system's FFmpeg
 # run    the shared libraries alone (used by the container image)
-# test   what the tests and the demo look through: ffmpeg, ffprobe, Chromium, npm
+# test   what the tests and the demo look through: ffmpeg, ffprobe, Chromium, GStreamer, npm
 #
 # Debian 12 and newer, Ubuntu 22.04 and newer. It says what it does, and touches neither the network nor apt
 # where nothing is missing.
@@ -13,7 +13,7 @@ set -eu
 
 build="pkg-config clang libclang-dev make libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev"
 run="ffmpeg ca-certificates"
-test="ffmpeg chromium"
+test="ffmpeg chromium gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
 
 wanted=""
 for group in "${@:-build}"; do
