@@ -23,6 +23,9 @@ use crate::shutdown::Stopped;
 /// How long open connections may take to end after the stop.
 const LINGER: Duration = Duration::from_secs(3);
 
+/// Of one message in one piece, and of a few pings around it.
+const HEADERS_MAX: u64 = 64;
+
 /// What a listener grants its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -35,7 +38,7 @@ pub struct Limits {
 /// What is known of a connection below HTTP; an extension of each of its requests.
 #[derive(Debug)]
 pub struct Wire {
-    /// Bytes read since the last whole message.
+    /// Bytes read of a message that is not whole.
     half: AtomicU64,
     /// The same, of all connections.
     total: Arc<AtomicU64>,
@@ -48,13 +51,22 @@ impl Wire {
         Wire { half: AtomicU64::new(0), total, heir: Mutex::default() }
     }
 
-    /// Bytes read since the last whole message.
+    /// Bytes read of a message that is not whole, or of several that nobody took yet.
     pub fn half_received(&self) -> u64 {
         self.half.load(SeqCst)
     }
 
-    /// A whole message was taken.
-    pub fn message_complete(&self) {
+    /// A whole message of so many bytes was taken. What was read beyond it is the start of the next one; within a
+    /// sixteenth it may as well be the headers of the pieces that it came in, and counts as those.
+    pub fn message_taken(&self, bytes: usize) {
+        let taken = bytes as u64 + bytes as u64 / 16 + HEADERS_MAX;
+        let left = |half: u64| if half > taken { half - bytes as u64 } else { 0 };
+        let before = self.half.fetch_update(SeqCst, SeqCst, |half| Some(left(half))).expect("always a value");
+        self.total.fetch_sub(before - left(before), SeqCst);
+    }
+
+    /// What was read so far was no message of the socket.
+    pub fn forget(&self) {
         let half = self.half.swap(0, SeqCst);
         self.total.fetch_sub(half, SeqCst);
     }
@@ -74,7 +86,7 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self.message_complete();
+        self.forget();
     }
 }
 
@@ -199,5 +211,35 @@ impl AsyncWrite for Counted {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.as_ref().is_some_and(TcpStream::is_write_vectored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_of_the_next_message_counts() {
+        let total = Arc::new(AtomicU64::new(0));
+        let wire = Wire::new(Arc::clone(&total));
+        let half = || (wire.half_received(), total.load(SeqCst));
+        wire.read(100_014);
+        assert_eq!(half(), (100_014, 100_014));
+        wire.message_taken(100_000);
+        assert_eq!(half(), (0, 0));
+        // In pieces of 16 kB, each with its header.
+        wire.read(100_014 + 6 * 14);
+        wire.message_taken(100_000);
+        assert_eq!(half(), (0, 0));
+        // Three messages in one read, and a start.
+        wire.read(3 * 1_008 + 500);
+        (0..3).for_each(|_| wire.message_taken(1_000));
+        assert_eq!(half(), (524, 524));
+        wire.read(484);
+        wire.message_taken(1_000);
+        assert_eq!(half(), (0, 0));
+        wire.read(7);
+        drop(wire);
+        assert_eq!(total.load(SeqCst), 0);
     }
 }

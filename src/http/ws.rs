@@ -149,7 +149,7 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
     let mut check = tokio::time::interval((limit / HALF_LOOKS).max(Duration::from_millis(20)));
     let limit = Micros::from(limit);
     let mut half_since: Option<Micros> = None;
-    wire.message_complete();
+    wire.forget();
     loop {
         session.socket().busy.store(wire.half_received() > 0, SeqCst);
         let message = tokio::select! {
@@ -164,7 +164,7 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
                 continue;
             }
         };
-        wire.message_complete();
+        wire.message_taken(message.as_ref().map_or(0, length));
         half_since = None;
         session.socket().busy.store(true, SeqCst);
         let text: Bytes = match message {
@@ -190,6 +190,15 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
                 }
             }
         }
+    }
+}
+
+/// Bytes that a message came with, headers apart.
+fn length(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
+        Message::Close(close) => close.as_ref().map_or(0, |close| 2 + close.reason.len()),
     }
 }
 

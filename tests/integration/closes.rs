@@ -76,7 +76,13 @@ async fn who_is_too_slow_is_cut() {
         }
         trickle.ended().await
     };
-    let (half, trickle) = tokio::join!(half.ended(), feed);
+    // The same behind a whole message, in one piece with it.
+    let mut behind = Bot::connect(&server.ws()).await;
+    let whole = br#"{"event":"transcript.data","data":{}}"#;
+    let start_of_next = [b"{\"event\":", &[b' '; 200][..]].concat();
+    behind.raw().write_all(&[message(whole.len(), whole), message(1000, &start_of_next)].concat()).await.unwrap();
+    let (half, trickle, behind) = tokio::join!(half.ended(), feed, behind.ended());
+    assert_eq!(behind, close(1008, "a message was not complete in time"));
     assert_eq!(half, close(1008, "a message was not complete in time"));
     assert_eq!(trickle, close(1008, "a message was not complete in time"));
     assert!(start.elapsed() > Duration::from_millis(600), "not earlier than said: {:?}", start.elapsed());
@@ -90,7 +96,7 @@ async fn who_is_too_slow_is_cut() {
     tokio::time::sleep(Duration::from_millis(900)).await;
     slow.taken().await;
     let ignored = server.metrics().await.get("tilecast_messages_ignored_total{event=\"transcript.data\"}");
-    assert_eq!(ignored, 1.0);
+    assert_eq!(ignored, 2.0, "and the one that the start of another followed");
 
     // Headers, a line now and then.
     let start = Instant::now();
