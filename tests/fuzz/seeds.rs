@@ -50,7 +50,11 @@ fn ledger() -> Ledger {
 
 fn lines() -> String {
     let json = |value: Result<String, _>| -> String { value.map_err(|e: serde_json::Error| e).expect("plain data") };
-    let epoch = EpochLine { spool: 1, first_tick: 0, init: "init-1.mp4".into(), encoder_options: "libx264".into() };
+    let epoch = serde_json::json!({
+        "spool": 1, "participant_id": "1", "kind": "webcam", "canvas": { "width": 640, "height": 360 },
+        "codecs": "avc1.64001e", "first_tick": 0, "init": "init-1.mp4", "encoder_options": "libx264",
+    });
+    let epoch: EpochLine = serde_json::from_value(epoch).expect("every field that a line must have");
     let mut run = Run::without_picture(0, 2, RunKind::Picture, None);
     (run.relative, run.absolute, run.capture) = (Some(0.5), Some("2026-01-01T10:00:00Z".into()), Some(0));
     let part = PartLine {
