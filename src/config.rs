@@ -137,6 +137,10 @@ pub struct Config {
     #[arg(long, env = "TILECAST_MESSAGE_TIMEOUT", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub message_timeout: Duration,
 
+    /// New bots are refused from this share of what the workers can do on; ten percent below it encoders become cheaper
+    #[arg(long, env = "TILECAST_LOAD_MAX", default_value = "90%", value_parser = parse_percent, value_name = "SHARE")]
+    pub load_max: f64,
+
     /// Captures that wait in a lane
     #[arg(long, env = "TILECAST_LANE_CAPTURES", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
     pub lane_captures: u16,
@@ -315,6 +319,15 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     number.checked_mul(unit).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+/// Reads `1%` or `0.5%` as a share of 1.
+pub fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    match number {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(format!("`{text}` is no share such as 1% or 0.5%")),
+    }
 }
 
 /// Reads `1920x1080`: even, 64 to 4096 on a side.

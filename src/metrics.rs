@@ -53,6 +53,12 @@ pub struct QueueLabel {
     queue: &'static str,
 }
 
+/// `level="cheaper"`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LevelLabel {
+    level: &'static str,
+}
+
 /// `state="live"`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct StateLabel {
@@ -129,6 +135,11 @@ pub struct Metrics {
     pub spool_failed: Counter,
     sockets: Gauge,
     lanes: Gauge,
+    lane_memory: Gauge,
+    lane_memory_capacity: Gauge,
+    load: Gauge<f64, AtomicU64>,
+    overload: Gauge,
+    overload_steps: Family<LevelLabel, Counter>,
     budget_used: Gauge,
     budget_capacity: Gauge,
     half_received: Gauge,
@@ -143,6 +154,14 @@ pub struct Levels {
     pub sockets: u64,
     /// Open lanes.
     pub lanes: u64,
+    /// Bytes that open lanes take.
+    pub lane_memory_used: u64,
+    /// Bytes that open lanes may take.
+    pub lane_memory_capacity: u64,
+    /// The load that decides who is let in: 1 is all that the workers can do.
+    pub load: f64,
+    /// What overload has led to: 0 nothing, 1 cheaper encoder options, 2 new bots are refused.
+    pub overload: u8,
     /// Bytes in flight.
     pub budget_used: u64,
     /// Bytes that may be in flight.
@@ -186,6 +205,11 @@ impl Metrics {
             spool_failed: Counter::default(),
             sockets: Gauge::default(),
             lanes: Gauge::default(),
+            lane_memory: Gauge::default(),
+            lane_memory_capacity: Gauge::default(),
+            load: Gauge::default(),
+            overload: Gauge::default(),
+            overload_steps: Family::default(),
             budget_used: Gauge::default(),
             budget_capacity: Gauge::default(),
             half_received: Gauge::default(),
@@ -228,6 +252,21 @@ impl Metrics {
         r.register("spool_failed", "Spool errors that ended an epoch", self.spool_failed.clone());
         r.register("sockets", "Open sockets", self.sockets.clone());
         r.register("lanes", "Open lanes", self.lanes.clone());
+        r.register_with_unit("lane_memory", "Bytes that open lanes are charged", Unit::Bytes, self.lane_memory.clone());
+        let capacity = self.lane_memory_capacity.clone();
+        r.register_with_unit("lane_memory_capacity", "Bytes that open lanes may take", Unit::Bytes, capacity);
+        r.register_with_unit(
+            "load",
+            "Work of live meetings over what the workers can do",
+            Unit::Ratios,
+            self.load.clone(),
+        );
+        r.register(
+            "overload_level",
+            "0 normal, 1 cheaper encoder options, 2 new bots are refused",
+            self.overload.clone(),
+        );
+        r.register("overload_steps", "Changes of the overload level, by the new one", self.overload_steps.clone());
         r.register_with_unit("in_flight", "Bytes of captures and pictures", Unit::Bytes, self.budget_used.clone());
         let capacity = self.budget_capacity.clone();
         r.register_with_unit("in_flight_capacity", "Bytes that may be in flight", Unit::Bytes, capacity);
@@ -294,6 +333,11 @@ impl Metrics {
         self.sockets_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
+    /// Counts a step of overload, or out of it.
+    pub fn overloaded(&self, level: &'static str) {
+        self.overload_steps.get_or_create(&LevelLabel { level }).inc();
+    }
+
     /// Notes how long a stage worked on one item.
     pub fn took(&self, stage: Stage, time: Micros) {
         self.stages[stage as usize].observe(Duration::from_micros(time.0.max(0) as u64).as_secs_f64());
@@ -303,6 +347,10 @@ impl Metrics {
     pub fn text(&self, levels: &Levels) -> Result<String, fmt::Error> {
         self.sockets.set(levels.sockets as i64);
         self.lanes.set(levels.lanes as i64);
+        self.lane_memory.set(levels.lane_memory_used as i64);
+        self.lane_memory_capacity.set(levels.lane_memory_capacity as i64);
+        self.load.set(levels.load);
+        self.overload.set(levels.overload.into());
         self.budget_used.set(levels.budget_used as i64);
         self.budget_capacity.set(levels.budget_capacity as i64);
         self.half_received.set(levels.half_received as i64);

@@ -169,6 +169,9 @@ pub async fn readyz(State(app): State<App>) -> Response {
     if app.stop.is_rung() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
+    if let Some(full) = app.pipeline.full() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", full.name())).into_response();
+    }
     "ready\n".into_response()
 }
 

@@ -14,8 +14,9 @@ use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite;
 
 use crate::media::Micros;
+use crate::pipeline::admission::{Full, Verdict};
 use crate::pipeline::delivery::deliver;
-use crate::pipeline::session::{Accepted, Session};
+use crate::pipeline::session::{Accepted, Session, TRY_AGAIN_LATER};
 
 use super::App;
 use super::error::ApiError;
@@ -27,6 +28,9 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 const HALF_LOOKS: u32 = 8;
 /// What one read takes at most: small, for an idle socket keeps a buffer of this size.
 const READ_BUFFER: usize = 32 * 1024;
+
+/// While new bots are refused, a socket that was let in must say within this time which recording it is for.
+const JUDGED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a socket ends, as the peer is told.
 struct Close(u16, String);
@@ -58,6 +62,18 @@ pub async fn upgrade(
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("3"));
         return response;
     }
+    let key = key.map(|Path(key)| key);
+    let full = app.pipeline.full();
+    let grace = || app.pipeline.registry.all().iter().any(|recording| recording.waits_for_bot());
+    let now = app.pipeline.clock.mono();
+    let judged = match app.pipeline.admission.ask(key.as_deref(), now, full, full.is_some() && grace()) {
+        Verdict::Admit => None,
+        Verdict::Judge(full) => Some(full),
+        Verdict::Refuse(full) => {
+            metrics.socket_refused(full.name());
+            return refusal(full).into_response();
+        }
+    };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => {
@@ -72,18 +88,38 @@ pub async fn upgrade(
         .max_message_size(max)
         .max_frame_size(max)
         .read_buffer_size(READ_BUFFER)
-        .on_upgrade(move |socket| serve(app, socket, wire, admitted.tenant))
+        .on_upgrade(move |socket| serve(app, socket, wire, Caller { tenant: admitted.tenant, key, judged }))
 }
 
-async fn serve(app: App, socket: WebSocket, wire: Arc<Wire>, tenant: Option<String>) {
+/// 503 for a bot that is new while there is no room: it dials again, as balancers do with another server.
+fn refusal(full: Full) -> impl IntoResponse {
+    let retry = [(header::RETRY_AFTER, HeaderValue::from_static("3"))];
+    (retry, ApiError::new(StatusCode::SERVICE_UNAVAILABLE, full.name()))
+}
+
+/// Who dialed.
+struct Caller {
+    tenant: Option<String>,
+    key: Option<String>,
+    /// Let in while new bots are refused.
+    judged: Option<Full>,
+}
+
+async fn serve(app: App, socket: WebSocket, wire: Arc<Wire>, caller: Caller) {
     app.pipeline.metrics.sockets_opened.inc();
     app.sockets.fetch_add(1, SeqCst);
     tracing::info!("socket opened");
     let (sink, mut stream) = socket.split();
     let (close, closed) = oneshot::channel();
     let writer = tokio::spawn(write(sink, app.pipeline.config.ping_every, closed));
-    let mut session = Session::new(Arc::clone(&app.pipeline), tenant);
+    let mut session = Session::new(Arc::clone(&app.pipeline), caller.tenant, caller.judged);
     let end = read(&app, &mut stream, &mut session, &wire).await;
+    if let Some(full) = session.judged()
+        && end.as_ref().is_some_and(|end| end.0 == TRY_AGAIN_LATER)
+    {
+        app.pipeline.metrics.socket_refused(full.name());
+        app.pipeline.admission.refused(caller.key.as_deref(), app.pipeline.clock.mono());
+    }
     drop(session);
     let closed_by_bot = end.is_none();
     match end {
@@ -150,10 +186,14 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
     let limit = Micros::from(limit);
     let mut half_since: Option<Micros> = None;
     wire.forget();
+    let mut judgement = std::pin::pin!(tokio::time::sleep(JUDGED_WITHIN));
     loop {
         session.socket().busy.store(wire.half_received() > 0, SeqCst);
         let message = tokio::select! {
             message = stream.next() => message?,
+            () = &mut judgement, if session.judged().is_some() => {
+                return session.judged().map(|full| Close(TRY_AGAIN_LATER, full.name().to_owned()));
+            }
             () = stop.wait() => return Some(Close(1001, "the server is stopping; dial again".to_owned())),
             _ = check.tick() => {
                 let now = app.pipeline.clock.mono();

@@ -124,6 +124,12 @@ impl LaneMemory {
         LaneCharge { memory: Arc::clone(self), bytes }
     }
 
+    /// Whether no lane more is opened, however small.
+    pub fn is_full(&self) -> bool {
+        let taken = *self.lock();
+        taken.lanes >= self.lanes_max || (taken.lanes > 0 && taken.bytes >= self.bytes)
+    }
+
     /// Open lanes.
     pub fn lanes(&self) -> usize {
         self.lock().lanes

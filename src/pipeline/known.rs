@@ -1,10 +1,8 @@
-//! What the process knows of its recordings: by the store where it has not met them, and as gauges.
-
-use crate::metrics::Levels;
+//! What the store knows of recordings that this process has not met.
 
 use super::Pipeline;
 use super::store::keys;
-use super::store::manifest::{Manifest, State};
+use super::store::manifest::Manifest;
 
 /// A manifest in the store is read only up to this size.
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
@@ -43,38 +41,5 @@ impl Pipeline {
                 }
             }
         }
-    }
-
-    /// Gauges as of now.
-    pub fn levels(&self) -> Levels {
-        let mut levels = Levels {
-            lanes: self.lane_memory.lanes() as u64,
-            budget_used: self.budget.used(),
-            budget_capacity: self.budget.capacity(),
-            ..Levels::default()
-        };
-        let (mut captures, mut pictures) = (0, 0);
-        let mut states =
-            [State::Live, State::Suspended, State::Finishing, State::Finished].map(|state| (state.name(), 0));
-        for recording in self.registry.all() {
-            levels.sockets += recording.now().sockets as u64;
-            for (waiting, decoded) in recording.lanes().iter().map(|lane| lane.depths()) {
-                captures += waiting as u64;
-                pictures += decoded as u64;
-            }
-            if let Some(state) = states.iter_mut().find(|(name, _)| *name == recording.state().name()) {
-                state.1 += 1;
-            }
-        }
-        levels.queues = vec![
-            ("captures", captures),
-            ("pictures", pictures),
-            ("ingest_ready", self.lists.ingest.len() as u64),
-            ("encode_ready", self.lists.encode.len() as u64),
-            ("sync", self.sync.len() as u64),
-            ("assemble", self.assemble.len() as u64),
-        ];
-        levels.recordings = states.to_vec();
-        levels
     }
 }

@@ -10,24 +10,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::channel::Channel;
-use crate::ledger::Ledger;
-use crate::media::{Canvas, DiscardReason, Kind, Micros, Picture, Tick};
+use crate::media::{Canvas, DiscardReason, Kind, Micros, Picture};
 use crate::metrics::{Metrics, Stage};
 
+use super::admission::{Load, REAL_TIME};
 use super::budget::{Charge, LaneCharge};
 use super::encode::x264::X264;
 use super::ingest::Capture;
 use super::ingest::decode::{Decoded, Ingest, Last};
 use super::schedule::{ReadyList, Turn, Worked};
 use super::shed::Shedder;
-use super::store::manifest::{EpochManifest, Gap};
-use super::store::spool::Closed;
 use super::timeline::Mark;
 use super::track::TrackWriter;
 
 mod expected;
+mod view;
 
 pub use expected::Expected;
+pub use view::{Order, View};
 
 /// Marks that wait for the encoder worker; when full the oldest is dropped, for newer ones say more about the present.
 const MARKS_MAX: usize = 256;
@@ -53,48 +53,14 @@ pub struct Arrived {
     pub charge: Charge,
 }
 
-/// What a recording asks of its lanes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Place every picture that waits: nothing more comes.
-    Flush,
-    /// Hold or fill up to this tick (exclusive) and close.
-    Finish(Tick),
-    /// Close what is open; a later process goes on.
-    Suspend,
-}
-
-/// What others see of a lane. The encoder worker keeps it; it holds at every part.
-#[derive(Clone, Debug, Default)]
-pub struct View {
-    /// Fixed by the first picture.
-    pub canvas: Option<Canvas>,
-    /// RFC 6381.
-    pub codecs: Option<String>,
-    /// First tick with a picture.
-    pub first_tick: Option<Tick>,
-    /// The tick after the last written one.
-    pub end_tick: Option<Tick>,
-    /// Runs of segments.
-    pub epochs: Vec<EpochManifest>,
-    /// Ranges without pictures.
-    pub gaps: Vec<Gap>,
-    /// The books.
-    pub ledger: Ledger,
-    /// The last order that was carried out.
-    pub done: Option<Order>,
-    /// Durable segments, in order; the keeper publishes them.
-    pub closed: Vec<Closed>,
-    /// Segments handed to the sync thread that it has not answered for.
-    pub syncing: u32,
-}
-
 /// The workers' lists that a lane is called on.
 pub struct Lists {
     /// Lanes with captures and room for pictures.
     pub ingest: ReadyList<Lane>,
     /// Lanes with pictures, a moved clock or an order.
     pub encode: ReadyList<Lane>,
+    /// The work that it is to go through them.
+    pub load: Arc<Load>,
 }
 
 /// The running machinery of one track.
@@ -114,6 +80,8 @@ pub struct Lane {
     pub(super) ingest_turn: Turn,
     pub(super) encode_turn: Turn,
     numbers: AtomicU64,
+    /// How fast its sender goes on, in thousandths of the clock.
+    pace: AtomicU64,
     pending: AtomicU32,
     freed: AtomicI64,
     slot_freed: Notify,
@@ -178,6 +146,7 @@ impl Lane {
             ingest_turn: Turn::default(),
             encode_turn: Turn::default(),
             numbers: AtomicU64::new(0),
+            pace: AtomicU64::new(REAL_TIME),
             pending: AtomicU32::new(0),
             freed: AtomicI64::new(0),
             slot_freed: Notify::new(),
@@ -237,8 +206,19 @@ impl Lane {
         lock(&self.shedder).more();
     }
 
+    /// Says how fast its sender goes on, in thousandths of the clock.
+    pub fn set_pace(&self, pace: u64) {
+        self.pace.store(pace, SeqCst);
+    }
+
+    /// Notes the time that a worker's visit took.
+    pub fn worked(&self, time: Micros) {
+        self.lists.load.worked(time, self.pace.load(SeqCst));
+    }
+
     /// Books a capture that was shed.
     pub fn shed(&self, at: Micros) {
+        self.lists.load.shed();
         self.discard(DiscardReason::Shed, 1);
         self.mark(at, Mark::Shed);
     }

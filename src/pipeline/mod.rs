@@ -1,5 +1,6 @@
 //! Wiring only: every channel, thread and capacity of the pipeline is made here.
 
+pub mod admission;
 pub mod assembly;
 pub mod budget;
 pub mod delivery;
@@ -8,6 +9,7 @@ pub mod ingest;
 pub mod keeper;
 mod known;
 pub mod lane;
+mod levels;
 pub mod package;
 pub mod recording;
 pub mod registry;
@@ -40,6 +42,7 @@ use crate::media::{Kind, Micros};
 use crate::metrics::Metrics;
 use crate::shutdown::{Stop, Stopped};
 
+use admission::Admission;
 use assembly::{ASSEMBLE_JOBS_MAX, Asked, AssembleJob, AssemblyError};
 use budget::{Budget, LaneCharge, LaneMemory};
 use encode::EncoderSettings;
@@ -51,7 +54,7 @@ use keeper::Keeper;
 use lane::{Lane, LaneParts, Lists};
 use recording::{Recording, RecordingParts, Refused};
 use registry::Registry;
-use schedule::ReadyList;
+use schedule::{ReadyList, Worked};
 use shed::Patience;
 use state::RecordingSettings;
 use store::keys;
@@ -86,6 +89,9 @@ pub struct Pipeline {
     lists: Arc<Lists>,
     /// Memory of open lanes.
     pub lane_memory: Arc<LaneMemory>,
+    /// Who is let in.
+    pub admission: Admission,
+    cores: usize,
     writer: String,
     sync: Sender<SyncJob>,
     assemble: Sender<Asked>,
@@ -121,18 +127,21 @@ impl Pipeline {
         let lists = Arc::new(Lists {
             ingest: ReadyList::new(|lane: &Lane| &lane.ingest_turn),
             encode: ReadyList::new(|lane: &Lane| &lane.encode_turn),
+            load: Arc::default(),
         });
         let mut threads = Threads::default();
         for n in 0..ingest_workers {
             let (lists, clock) = (Arc::clone(&lists), Arc::clone(&clock));
             threads.ingest.push(spawn(format!("ingest-{n}"), move || {
                 let mut ingest = Ingest::default();
-                lists.ingest.serve(&*clock, |lane| lane.ingest_one(&mut ingest, &*clock));
+                lists.ingest.serve(&*clock, |lane| timed(lane, &*clock, |lane| lane.ingest_one(&mut ingest, &*clock)));
             })?);
         }
         for n in 0..encoder_workers {
             let (lists, clock) = (Arc::clone(&lists), Arc::clone(&clock));
-            threads.encode.push(spawn(format!("encode-{n}"), move || lists.encode.serve(&*clock, Lane::encode_one))?);
+            threads.encode.push(spawn(format!("encode-{n}"), move || {
+                lists.encode.serve(&*clock, |lane| timed(lane, &*clock, Lane::encode_one));
+            })?);
         }
         let (sync_clock, sync_metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
         threads.last.push(spawn("sync".to_owned(), move || sync::run(&sync_jobs, &*sync_clock, &sync_metrics))?);
@@ -150,6 +159,8 @@ impl Pipeline {
             settings: RecordingSettings::new(&config, grid, encoder),
             lists,
             lane_memory,
+            admission: Admission::new(config.load_max),
+            cores: cores.min(ingest_workers + encoder_workers),
             writer: random_name(),
             sync,
             assemble,
@@ -247,6 +258,7 @@ impl Pipeline {
                 writer: self.writer.clone(),
                 sync: self.sync.clone(),
             },
+            load: Arc::clone(&self.lists.load),
         };
         let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
         let writer = match taken {
@@ -325,6 +337,7 @@ impl Pipeline {
                 () = stop.wait() => return,
             }
             let now = self.clock.mono();
+            self.look_at_load(now);
             for recording in self.registry.all() {
                 recording.visit(now, grace);
                 self.write_events(&recording);
@@ -363,6 +376,14 @@ impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pipeline")
     }
+}
+
+/// A worker's visit, and how long it took.
+fn timed(lane: &Arc<Lane>, clock: &dyn Clock, visit: impl FnOnce(&Arc<Lane>) -> Worked) -> Worked {
+    let start = clock.mono();
+    let worked = visit(lane);
+    lane.worked(clock.mono() - start);
+    worked
 }
 
 /// Six random base32 characters: the name of this process in the store.

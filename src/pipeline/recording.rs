@@ -246,6 +246,12 @@ impl Recording {
         self.lock().state
     }
 
+    /// Whether its bot may be on the way back: it takes media, and no socket brings any.
+    pub fn waits_for_bot(&self) -> bool {
+        let inner = self.lock();
+        inner.state == State::Live && inner.sockets.is_empty()
+    }
+
     /// Moves it to another state.
     pub fn set_state(&self, state: State) {
         self.lock().state = state;

@@ -81,6 +81,13 @@ impl Registry {
         inner.open.contains_key(id) || inner.ended.iter().any(|manifest| manifest.recording_id == id)
     }
 
+    /// Whether a message of `id` goes on in a recording that is here.
+    pub fn is_live(&self, id: &str) -> bool {
+        let inner = self.lock();
+        let goes_on = |name: &str| name.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with('~'));
+        inner.open.iter().any(|(name, recording)| goes_on(name) && recording.state() == State::Live)
+    }
+
     /// Every recording that is not ended.
     pub fn all(&self) -> Vec<Arc<Recording>> {
         self.lock().open.values().cloned().collect()

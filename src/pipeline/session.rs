@@ -11,6 +11,7 @@ use crate::media::{Kind, Micros};
 use crate::metrics::Stage;
 
 use super::Pipeline;
+use super::admission::Full;
 use super::delivery::Offer;
 use super::ingest::protocol::{self, Context, Message, PictureMessage, ProtocolError};
 use super::ingest::{Capture, png};
@@ -21,6 +22,9 @@ use super::store::manifest::State;
 
 /// How often a picture looks for a live recording: two ends in a row within microseconds do not happen.
 const TRIES: usize = 3;
+
+/// WebSocket close code: dial again later.
+pub const TRY_AGAIN_LATER: u16 = 1013;
 
 /// What a message asks for.
 pub enum Accepted {
@@ -46,13 +50,15 @@ pub struct Session {
     lanes: HashMap<(String, String, Kind), Arc<Lane>>,
     /// How long full lanes may hold this socket.
     pub patience: Patience,
+    /// Let in while new bots are refused: only for a recording that is here.
+    judged: Option<Full>,
     first: bool,
     bad: u64,
 }
 
 impl Session {
     /// A socket that has said nothing yet.
-    pub fn new(pipeline: Arc<Pipeline>, tenant: Option<String>) -> Session {
+    pub fn new(pipeline: Arc<Pipeline>, tenant: Option<String>, judged: Option<Full>) -> Session {
         let patience = Patience::new(Micros::from(pipeline.config.patience));
         Session {
             pipeline,
@@ -61,6 +67,7 @@ impl Session {
             recordings: HashMap::new(),
             lanes: HashMap::new(),
             patience,
+            judged,
             first: true,
             bad: 0,
         }
@@ -71,6 +78,21 @@ impl Session {
         &self.socket
     }
 
+    /// Why it still has to say a recording that is here.
+    pub fn judged(&self) -> Option<Full> {
+        self.judged
+    }
+
+    /// Whether a message of this recording is to be refused, because its bot is new.
+    fn is_refused(&mut self, context: &Context) -> Option<Accepted> {
+        let full = self.judged?;
+        if self.pipeline.registry.is_live(&context.recording_id) {
+            self.judged = None;
+            return None;
+        }
+        Some(Accepted::Close(TRY_AGAIN_LATER, full.name()))
+    }
+
     /// Takes one message. `text` is the whole of it. `looked_up`: the store was asked for its recording.
     pub fn accept(&mut self, text: &Bytes, looked_up: bool) -> Accepted {
         let start = self.pipeline.clock.mono();
@@ -79,6 +101,14 @@ impl Session {
             match std::str::from_utf8(text).map_err(|_| None).and_then(|text| protocol::parse(text).map_err(Some)) {
                 Ok(message) => {
                     self.log_first(&message, text.len());
+                    let context = match &message {
+                        Message::Picture(message) => Some(&message.context),
+                        Message::Participant(message) => Some(&message.context),
+                        Message::Other(_) => None,
+                    };
+                    if let Some(refused) = context.and_then(|context| self.is_refused(context)) {
+                        return refused;
+                    }
                     match message {
                         Message::Picture(message) => match self.unknown(&message.context, looked_up) {
                             Some(id) => Accepted::LookUp(id),
@@ -246,6 +276,8 @@ impl Session {
         let unix = self.pipeline.clock.unix();
         let placed = recording.read(offer, message.timestamp, wall, unix, first_of_socket);
         self.patience.read(wall, recording.newest());
+        let pace = self.patience.pace(wall);
+        placed.iter().for_each(|offer| offer.lane.set_pace(pace));
         Accepted::Offers(placed)
     }
 

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use crate::media::Micros;
 
+use super::admission::REAL_TIME;
+
 /// How far back a socket's pace and waiting are looked at.
 const WINDOW: Micros = Micros(10_000_000);
 
@@ -82,6 +84,16 @@ impl Patience {
         lane.min(since + Micros((self.limit.0 - earlier).max(0)))
     }
 
+    /// How fast the sender's time goes on, in thousandths of ours, over the window; [`REAL_TIME`] where that is not known
+    /// yet, and at least.
+    pub fn pace(&self, now: Micros) -> u64 {
+        let (Some((first_at, first)), Some((_, last))) = (self.pace.front(), self.pace.back()) else {
+            return REAL_TIME;
+        };
+        let wall = (now - *first_at).0.max(1);
+        ((last.0 - first.0).max(0) as u64).saturating_mul(REAL_TIME).div_euclid(wall as u64).max(REAL_TIME)
+    }
+
     /// Whether the sender's time went on at most one and a half times as fast as ours: then waiting only makes it late.
     fn at_real_time_pace(&self, now: Micros) -> bool {
         let (Some((first_at, first)), Some((_, last))) = (self.pace.front(), self.pace.back()) else { return false };
@@ -123,6 +135,20 @@ mod tests {
         let now = ms(20_000);
         assert_eq!(patience.until(now, ms(19_900), now), ms(22_000));
         assert_eq!(patience.until(ms(18_000), ms(17_000), now), ms(20_000));
+    }
+
+    #[test]
+    fn a_pace_is_how_far_the_sender_runs_ahead() {
+        let mut patience = Patience::new(ms(2000));
+        assert_eq!(patience.pace(ms(0)), REAL_TIME);
+        for step in 0..40 {
+            patience.read(ms(step * 500), ms(step * 1500));
+        }
+        assert_eq!(patience.pace(ms(19_500)), 3 * REAL_TIME);
+        // Half as fast as the clock is no reason to count twice.
+        let mut slow = Patience::new(ms(2000));
+        (0..40).for_each(|step| slow.read(ms(step * 500), ms(step * 250)));
+        assert_eq!(slow.pace(ms(19_500)), REAL_TIME);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::clock::{Clock, rfc3339};
 use crate::media::{AccessUnit, Canvas, DiscardReason, GapReason, Micros, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
+use super::admission::Load;
 use super::encode::{EncodeError, nal};
 use super::lane::{Arrived, Lane, Order};
 use super::package::boxes::{self, Track};
@@ -34,6 +35,8 @@ pub struct TrackSettings {
     pub rules: Rules,
     /// Where the track is written.
     pub spool: TrackSpool,
+    /// What overload asks of its encoder.
+    pub load: Arc<Load>,
 }
 
 /// A picture on its way through the timeline.
@@ -81,7 +84,14 @@ impl TrackWriter {
     pub fn new(settings: TrackSettings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> TrackWriter {
         let (encoder, now, counts) = (settings.recording.encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
         TrackWriter {
-            units: UnitMaker::new(encoder, settings.rules.grid, settings.recording.fill, now, counts),
+            units: UnitMaker::new(
+                encoder,
+                settings.rules.grid,
+                settings.recording.fill,
+                Arc::clone(&settings.load),
+                now,
+                counts,
+            ),
             init: Vec::new(),
             head: None,
             timeline: Timeline::new(settings.rules),

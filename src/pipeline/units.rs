@@ -9,6 +9,7 @@ use crate::config::Fill;
 use crate::media::{AccessUnit, Canvas, Grid, Picture};
 use crate::metrics::{Metrics, Stage};
 
+use super::admission::{Level, Load};
 use super::encode::canvas::{Fitter, choose};
 use super::encode::filler::Filler;
 use super::encode::x264::X264;
@@ -25,6 +26,8 @@ pub(super) struct Opened {
     pub(super) encoder: Box<dyn Encoder>,
     /// What it says it runs on.
     pub(super) options: String,
+    /// Whether it was opened with the cheaper options of overload.
+    cheaper: bool,
     /// The picture that it would repeat.
     shown: Option<Arc<Picture>>,
 }
@@ -43,6 +46,7 @@ pub(super) struct UnitMaker {
     settings: EncoderSettings,
     grid: Grid,
     fill: Fill,
+    load: Arc<Load>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     canvas: Option<Canvas>,
@@ -61,6 +65,7 @@ impl UnitMaker {
         settings: EncoderSettings,
         grid: Grid,
         fill: Fill,
+        load: Arc<Load>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> UnitMaker {
@@ -68,6 +73,7 @@ impl UnitMaker {
             settings,
             grid,
             fill,
+            load,
             clock,
             metrics,
             canvas: None,
@@ -104,9 +110,28 @@ impl UnitMaker {
             return Ok(None);
         }
         let canvas = self.canvas.expect("the timeline writes nothing before a picture fixed the canvas");
-        let encoder = X264::open(&self.settings, canvas)?;
+        let opened = self.open_for(canvas)?;
+        Ok(Some(self.opened.insert(opened)))
+    }
+
+    fn open_for(&self, canvas: Canvas) -> Result<Opened, EncodeError> {
+        let cheaper = self.load.level() >= Level::Cheaper;
+        let encoder = match cheaper {
+            true => X264::open(&self.settings.cheapest(), canvas)?,
+            false => X264::open(&self.settings, canvas)?,
+        };
         let options = encoder.options().to_owned();
-        Ok(Some(self.opened.insert(Opened { canvas, encoder: Box::new(encoder), options, shown: None })))
+        Ok(Opened { canvas, encoder: Box::new(encoder), options, cheaper, shown: None })
+    }
+
+    /// At an IDR: goes on with an encoder of other options, where overload asks for it or is over. The parameter sets
+    /// stay the same.
+    fn follow_load(&mut self) -> Result<(), EncodeError> {
+        let opened = self.opened.as_ref().expect(OPENED);
+        if opened.cheaper != (self.load.level() >= Level::Cheaper) {
+            self.opened = Some(self.open_for(opened.canvas)?);
+        }
+        Ok(())
     }
 
     /// Closes the encoder; the next one begins with an IDR.
@@ -133,8 +158,11 @@ impl UnitMaker {
     /// # Panics
     /// When no encoder is open, or no picture was ever shown: a bug of the caller.
     pub(super) fn encode(&mut self, idr: bool) -> Result<AccessUnit, EncodeError> {
-        let opened = self.opened.as_mut().expect(OPENED);
         let start = self.clock.mono();
+        if idr {
+            self.follow_load()?;
+        }
+        let opened = self.opened.as_mut().expect(OPENED);
         let wanted = self.shown.as_ref().expect("a tick is held only after a picture");
         let unit = if opened.shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, wanted)) {
             opened.encoder.repeat(idr)?

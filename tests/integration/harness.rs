@@ -181,6 +181,11 @@ impl Server {
         format!("ws://{}/ws/recall/", self.public)
     }
 
+    /// The address for the bot that its caller names `key`.
+    pub fn ws_of(&self, key: &str) -> String {
+        format!("ws://{}/ws/recall/{key}/", self.public)
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -16,6 +16,7 @@ mod bad_messages;
 mod closes;
 mod gaps;
 mod meetings;
+mod overload;
 mod players;
 mod playlist_grows;
 mod restarts;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::parse_duration;
+use crate::config::{parse_duration, parse_percent};
 use crate::media::Micros;
 
 use super::SimulateError;
@@ -125,14 +125,6 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
         return Err(format!("{text}: from 160x90 to 4096x4096, and at most 8:1"));
     }
     Ok((width, height))
-}
-
-fn parse_percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
-    match number {
-        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
-        _ => Err(format!("`{text}` is no share such as 1% or 0.5%")),
-    }
 }
 
 fn parse_seconds(text: &str) -> Option<Micros> {

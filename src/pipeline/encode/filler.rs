@@ -67,9 +67,8 @@ impl Filler {
             }
         }
         // Encoded without the lock: other lanes go on. Two that come at once encode twice, and either result serves.
-        let cheapest = EncoderSettings { preset: "ultrafast".to_owned(), ..settings.clone() };
         let picture = Picture::black(canvas.width, canvas.height);
-        let filler = Arc::new(Filler::prepare(&cheapest, canvas, &picture, ticks)?);
+        let filler = Arc::new(Filler::prepare(&settings.cheapest(), canvas, &picture, ticks)?);
         let mut kept = lock();
         if kept.len() >= KEPT {
             kept.remove(0);

@@ -45,6 +45,13 @@ impl Default for EncoderSettings {
     }
 }
 
+impl EncoderSettings {
+    /// The same with the preset that costs least. The parameter sets are those of every preset.
+    pub fn cheapest(&self) -> EncoderSettings {
+        EncoderSettings { preset: x264::PRESETS[0].to_owned(), ..self.clone() }
+    }
+}
+
 /// Turns pictures of one canvas into access units, one for one and in order.
 pub trait Encoder: Send {
     /// Encodes a picture, which must be of the canvas's size. The first is an IDR, asked for or not.

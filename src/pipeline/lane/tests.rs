@@ -5,10 +5,12 @@ use crossbeam_channel::{Receiver, bounded};
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::Fill;
-use crate::media::{Grid, Picture};
+use crate::ledger::Ledger;
+use crate::media::{Grid, Picture, Tick};
 use crate::pipeline::budget::{Budget, LaneMemory};
 use crate::pipeline::encode::EncoderSettings;
 use crate::pipeline::state::RecordingSettings;
+use crate::pipeline::store::manifest::Gap;
 use crate::pipeline::store::spool::TrackSpool;
 use crate::pipeline::store::sync::{SyncJob, make_durable};
 use crate::pipeline::track::TrackSettings;
@@ -37,6 +39,7 @@ impl Bench {
             hold_screenshare: Micros::from_secs(600),
         };
         let settings = TrackSettings {
+            load: Arc::default(),
             rules: recording.rules(Kind::Webcam),
             recording,
             spool: TrackSpool { dir: dir.path().join("track"), writer: "abc234".into(), sync },
@@ -45,6 +48,7 @@ impl Bench {
         let lists = Arc::new(Lists {
             ingest: ReadyList::new(|lane: &Lane| &lane.ingest_turn),
             encode: ReadyList::new(|lane: &Lane| &lane.encode_turn),
+            load: Arc::default(),
         });
         let lane = Lane::new(LaneParts {
             recording_id: "r".into(),

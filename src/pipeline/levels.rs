@@ -1,0 +1,67 @@
+//! What the pipeline says of itself as a whole: gauges, and whether there is room for more.
+
+use crate::media::Micros;
+use crate::metrics::Levels;
+
+use super::Pipeline;
+use super::admission::{Full, Level};
+use super::store::manifest::State;
+
+impl Pipeline {
+    /// Gauges as of now.
+    pub fn levels(&self) -> Levels {
+        let mut levels = Levels {
+            lanes: self.lane_memory.lanes() as u64,
+            lane_memory_used: self.lane_memory.used(),
+            lane_memory_capacity: self.lane_memory.capacity(),
+            load: self.admission.load(),
+            overload: self.lists.load.level() as u8,
+            budget_used: self.budget.used(),
+            budget_capacity: self.budget.capacity(),
+            ..Levels::default()
+        };
+        let (mut captures, mut pictures) = (0, 0);
+        let mut states =
+            [State::Live, State::Suspended, State::Finishing, State::Finished].map(|state| (state.name(), 0));
+        for recording in self.registry.all() {
+            levels.sockets += recording.now().sockets as u64;
+            for (waiting, decoded) in recording.lanes().iter().map(|lane| lane.depths()) {
+                captures += waiting as u64;
+                pictures += decoded as u64;
+            }
+            if let Some(state) = states.iter_mut().find(|(name, _)| *name == recording.state().name()) {
+                state.1 += 1;
+            }
+        }
+        levels.queues = vec![
+            ("captures", captures),
+            ("pictures", pictures),
+            ("ingest_ready", self.lists.ingest.len() as u64),
+            ("encode_ready", self.lists.encode.len() as u64),
+            ("sync", self.sync.len() as u64),
+            ("assemble", self.assemble.len() as u64),
+        ];
+        levels.recordings = states.to_vec();
+        levels
+    }
+
+    /// Looks at the load; tells of a step of overload, or out of it.
+    pub(super) fn look_at_load(&self, now: Micros) {
+        let Some(level) = self.admission.look(&self.lists.load, now, self.cores) else { return };
+        let load = (self.admission.load() * 100.0).round();
+        tracing::warn!(level = level.name(), load_percent = load, "overload");
+        self.metrics.overloaded(level.name());
+        let detail = serde_json::json!({ "level": level.name(), "load_percent": load });
+        for recording in self.registry.all() {
+            recording.event("overload", detail.clone());
+        }
+    }
+
+    /// Why a new bot is refused now, if it is.
+    pub fn full(&self) -> Option<Full> {
+        if self.lane_memory.is_full() {
+            return Some(Full::Memory);
+        }
+        (self.lists.load.level() == Level::Refusing).then_some(Full::Load)
+    }
+}
