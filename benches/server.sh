@@ -1,0 +1,54 @@
+# For the other scripts here: a server of the release build on a folder of its own, and its figures from outside.
+# Sourced; sets $bin, $dir (removed at the end) and $port.
+# shellcheck shell=sh disable=SC2034 # the caller uses them
+
+bin=${TILECAST_BIN:-target/release/tilecast}
+[ -x "$bin" ] || { echo "$bin is missing: make build" >&2; exit 1; }
+dir=$(mktemp -d)
+port=${BENCH_PORT:-18480}
+server=
+trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM
+
+start() { # options of serve
+    : >"$dir/log"
+    begin=$(date +%s%N)
+    ${ON_SERVER:-} "$bin" serve --listen "127.0.0.1:$port" --internal-listen "127.0.0.1:$((port + 1))" \
+        --store "$dir/media" --spool "$dir/spool" "$@" 2>"$dir/log" &
+    server=$!
+    until grep -q ' ready: ' "$dir/log"; do
+        kill -0 "$server" 2>/dev/null || { cat "$dir/log" >&2; exit 1; }
+        sleep 0.005
+    done
+    ready_ms=$((($(date +%s%N) - begin) / 1000000))
+}
+stop() {
+    kill "$server"
+    wait "$server" 2>/dev/null || true
+    server=
+    rm -rf "$dir/media" "$dir/spool"
+}
+bots() { # options of simulate; its report goes to $dir/sent
+    ${ON_SENDER:-} "$bin" simulate --url "ws://127.0.0.1:$port/ws/recall/" "$@" >"$dir/sent" 2>/dev/null
+}
+cpu_ms() { awk -v hz="$(getconf CLK_TCK)" '{print int(($14 + $15) * 1000 / hz)}' "/proc/$server/stat"; }
+rss_kb() { awk '/^VmRSS/ {print $2}' "/proc/$server/status"; }
+metric() { # the sum over a metric's labels
+    python3 -c 'import sys, urllib.request
+text = urllib.request.urlopen(sys.argv[1]).read().decode()
+print(int(sum(float(l.split()[-1]) for l in text.splitlines() if l.startswith(sys.argv[2]))))' \
+        "http://127.0.0.1:$((port + 1))/metrics" "$1"
+}
+discards() { # by reason, those that are not 0
+    python3 -c 'import re, sys, urllib.request
+text = urllib.request.urlopen(sys.argv[1]).read().decode()
+by = {}
+for line in text.splitlines():
+    if line.startswith("tilecast_captures_discarded_total") and not line.endswith(" 0"):
+        reason = re.search("reason=.([a-z_]+)", line)[1]
+        by[reason] = by.get(reason, 0) + int(float(line.split()[-1]))
+print(", ".join(f"{n} {reason}" for reason, n in by.items()) or "none")' "http://127.0.0.1:$((port + 1))/metrics"
+}
+drained() { until [ "$(metric tilecast_queue_depth)" = 0 ]; do sleep 0.2; done; }
+machine() { echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1); $(date +%F); $("$bin" --version)"; }
+median() { sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
