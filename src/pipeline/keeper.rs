@@ -17,8 +17,9 @@ use super::lane::{Lane, Order};
 use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
 use super::state::{RecordingState, STATE};
+use super::store::keys;
 use super::store::manifest::{Manifest, Mp4Manifest, State};
-use super::store::spool::SEGMENTS;
+use super::store::spool::{EpochFolder, SEGMENTS};
 
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
@@ -104,7 +105,7 @@ impl Keeper {
         for lane in self.recording.lanes() {
             let published = self.tracks.entry(lane.track.clone()).or_default();
             for closed in lane.view(|view| view.closed.get(published.segments..).unwrap_or_default().to_vec()) {
-                published.note(closed);
+                published.note(&closed);
             }
         }
     }
@@ -140,34 +141,38 @@ impl Keeper {
         }
         if self.resumed && known.playlist.is_none() {
             let playlist = self.published_playlist(&lane.track).await;
-            self.tracks.entry(lane.track.clone()).or_default().playlist = playlist;
+            let published = self.tracks.entry(lane.track.clone()).or_default();
+            // The store has this text already.
+            published.playlist_bytes = playlist.as_ref().map_or(0, |playlist| playlist.text().len());
+            published.playlist = playlist;
         }
         let published = self.tracks.entry(lane.track.clone()).or_default();
         let folder = format!("{}/{}", self.recording.key, lane.track);
         for closed in closed {
-            let end = closed.line.first_tick + closed.line.ticks;
-            if published.playlist.as_ref().and_then(Playlist::end_tick).is_some_and(|named| end <= named) {
-                published.note(closed);
+            let folder_of_epoch = Arc::clone(&closed.folder);
+            let EpochFolder { name: epoch, init, dir } = &*folder_of_epoch;
+            let named = published.playlist.as_ref().and_then(Playlist::end_tick);
+            if named.is_some_and(|named| closed.end_tick() <= named) {
+                published.note(&closed);
                 continue;
             }
-            if !published.inits.contains(&closed.init) {
-                let path = self.recording.spool.join(&lane.track).join(&closed.init);
-                put(&self.pipeline, &self.recording, format!("{folder}/{}", closed.init), Source::File(&path)).await;
-                published.inits.push(closed.init.clone());
+            if !published.inits.contains(init) {
+                let path = dir.with_file_name(init);
+                put(&self.pipeline, &self.recording, format!("{folder}/{init}"), Source::File(&path)).await;
+                published.inits.push(init.clone());
             }
-            let name = closed.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let key = format!("{folder}/{}/{name}", closed.epoch);
-            put(&self.pipeline, &self.recording, key, Source::File(&closed.path)).await;
+            let key = format!("{folder}/{epoch}/{}", keys::segment(closed.number));
+            put(&self.pipeline, &self.recording, key, Source::File(&closed.path())).await;
             // The origin is fixed by the first capture, long before a segment closes.
             let origin = self.recording.origin().unwrap_or_default();
             let playlist = published.playlist.get_or_insert_with(|| Playlist::new(self.recording.grid, origin));
             playlist.push(&Entry {
-                epoch: closed.epoch.clone(),
-                first_tick: closed.line.first_tick,
-                ticks: closed.line.ticks,
-                init: closed.init.clone(),
+                epoch: epoch.clone(),
+                first_tick: closed.first_tick,
+                ticks: closed.ticks,
+                init: init.clone(),
             });
-            published.note(closed);
+            published.note(&closed);
         }
         self.put_playlist(&lane.track).await;
     }
@@ -304,7 +309,7 @@ impl Keeper {
             fill: self.recording.settings.fill,
             dir: dir.clone(),
             epochs: published.epochs.clone(),
-            spans: published.spans.clone(),
+            spans: lane.view(|view| view.closed.iter().map(|one| (one.first_tick, one.ticks, one.path())).collect()),
             ticks: end,
             canvas: lane.view(|view| view.canvas),
             gaps: lane.view(|view| view.gaps.clone()),

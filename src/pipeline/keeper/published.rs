@@ -1,11 +1,10 @@
 //! What of a track is published, and putting an object for as long as it takes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use object_store::path::Path as Key;
 
-use crate::media::Tick;
 use crate::pipeline::Pipeline;
 use crate::pipeline::package::playlist::Playlist;
 use crate::pipeline::recording::Recording;
@@ -25,18 +24,15 @@ pub(super) struct Published {
     pub(super) playlist_bytes: usize,
     pub(super) segments: usize,
     pub(super) inits: Vec<String>,
-    /// Ticks and places of the segments, for the MP4.
-    pub(super) spans: Vec<(Tick, Tick, PathBuf)>,
     pub(super) epochs: Vec<String>,
 }
 
 impl Published {
-    pub(super) fn note(&mut self, closed: Closed) {
+    pub(super) fn note(&mut self, closed: &Closed) {
         self.segments += 1;
-        if self.epochs.last() != Some(&closed.epoch) {
-            self.epochs.push(closed.epoch.clone());
+        if self.epochs.last() != Some(&closed.folder.name) {
+            self.epochs.push(closed.folder.name.clone());
         }
-        self.spans.push((closed.line.first_tick, closed.line.ticks, closed.path));
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use sha2::{Digest, Sha256};
@@ -36,17 +37,46 @@ pub struct TrackSpool {
     pub sync: Sender<SyncJob>,
 }
 
-/// A segment that is complete and durable.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Closed {
+/// The folder of an epoch, shared by all its segments.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EpochFolder {
     /// The epoch's folder name.
-    pub epoch: String,
+    pub name: String,
     /// The file name of the init segment.
     pub init: String,
-    /// Where the segment lies.
-    pub path: PathBuf,
-    /// Its line in `segments.jsonl`.
-    pub line: SegmentLine,
+    /// Where it lies.
+    pub dir: PathBuf,
+}
+
+/// A segment that is complete and durable. Every segment of every recording under way has one: 40 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Where it lies.
+    pub folder: Arc<EpochFolder>,
+    /// Its number on the recording's segment grid.
+    pub number: i64,
+    /// Its first tick.
+    pub first_tick: Tick,
+    /// Its ticks.
+    pub ticks: Tick,
+}
+
+impl Closed {
+    /// The segment that a line of the epoch's list tells of.
+    pub fn new(folder: &Arc<EpochFolder>, line: &SegmentLine) -> Closed {
+        let folder = Arc::clone(folder);
+        Closed { folder, number: line.number, first_tick: line.first_tick, ticks: line.ticks }
+    }
+
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        self.folder.dir.join(keys::segment(self.number))
+    }
+
+    /// The tick after its last one.
+    pub fn end_tick(&self) -> Tick {
+        self.first_tick + self.ticks
+    }
 }
 
 /// What is told when a segment became durable, or did not.
@@ -66,9 +96,7 @@ pub struct PartBooks<'a> {
 #[derive(Debug)]
 pub struct EpochWriter {
     spool: TrackSpool,
-    dir: PathBuf,
-    name: String,
-    init: String,
+    folder: Arc<EpochFolder>,
     journal: File,
     open: Option<OpenSegment>,
 }
@@ -106,17 +134,18 @@ impl EpochWriter {
         }
         let mut journal = append_to(&dir.join(JOURNAL))?;
         write_line(&mut journal, &line)?;
-        Ok(EpochWriter { spool: spool.clone(), dir, name, init: line.init, journal, open: None })
+        let folder = Arc::new(EpochFolder { name, init: line.init, dir });
+        Ok(EpochWriter { spool: spool.clone(), folder, journal, open: None })
     }
 
     /// The epoch's folder name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.folder.name
     }
 
     /// The name of its init segment.
     pub fn init(&self) -> &str {
-        &self.init
+        &self.folder.init
     }
 
     /// Appends a part, then its journal line. A part that closes its segment hands the segment to the sync thread,
@@ -179,16 +208,15 @@ impl EpochWriter {
             sha256: keys::hex(&open.hash.finalize()),
             runs: journal::kinds(&open.runs),
         };
-        write_line(&mut append_to(&self.dir.join(SEGMENTS))?, &line)?;
-        let path = self.dir.join(keys::segment(open.number));
-        let closed = Closed { epoch: self.name.clone(), init: self.init.clone(), path, line };
+        write_line(&mut append_to(&self.folder.dir.join(SEGMENTS))?, &line)?;
+        let closed = Closed::new(&self.folder, &line);
         let job = SyncJob::Segment { file: open.file, growing: open.path, closed, done: when_closed() };
         // Waits when the disk is behind: the encoder then waits, and the lane's queues after it.
         self.spool.sync.send(job).map_err(|_| io::Error::other("the sync thread has ended"))
     }
 
     fn create_segment(&self, part: &Part) -> io::Result<OpenSegment> {
-        let path = self.dir.join(format!("{}{GROWING}", keys::segment(part.segment)));
+        let path = self.folder.dir.join(format!("{}{GROWING}", keys::segment(part.segment)));
         Ok(OpenSegment {
             number: part.segment,
             first_tick: part.first_tick,
@@ -267,17 +295,19 @@ mod tests {
         assert!(!segment.exists());
         super::super::sync::make_durable(&mut jobs.try_iter().collect());
         let closed = hears.recv().unwrap().unwrap();
-        assert_eq!(closed.path, segment);
+        assert_eq!(closed.path(), segment);
         assert_eq!(fs::read(&segment).unwrap(), b"onetwo");
-        assert_eq!(closed.line.sha256, keys::hex(&Sha256::digest(b"onetwo")));
-        assert_eq!((closed.line.first_tick, closed.line.ticks, closed.line.bytes), (2, 4, 6));
-        assert_eq!(closed.line.runs, [journal::KindRun { kind: journal::RunKind::Held, n: 4 }]);
+        let listed: Vec<SegmentLine> = read_lines(&dir.path().join("0000002-abc234").join(SEGMENTS), 0).unwrap();
+        assert_eq!(Closed::new(&closed.folder, &listed[0]), closed);
+        assert_eq!(listed[0].sha256, keys::hex(&Sha256::digest(b"onetwo")));
+        assert_eq!((listed[0].first_tick, listed[0].ticks, listed[0].bytes), (2, 4, 6));
+        assert_eq!(listed[0].runs, [journal::KindRun { kind: journal::RunKind::Held, n: 4 }]);
         let parts: Vec<PartLine> = read_lines(&dir.path().join("0000002-abc234").join(JOURNAL), 1).unwrap();
         assert_eq!(
             parts.iter().map(|p| (p.offset, p.bytes, p.closes)).collect::<Vec<_>>(),
             [(0, 3, false), (3, 3, true)]
         );
-        assert_eq!(parts[1].sha256, closed.line.sha256);
+        assert_eq!(parts[1].sha256, listed[0].sha256);
         assert_eq!(parts[1].ledger, ledger);
         assert_eq!(fs::read(dir.path().join(keys::init(b"init"))).unwrap(), b"init");
     }

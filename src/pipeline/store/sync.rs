@@ -65,8 +65,8 @@ pub fn make_durable(batch: &mut Vec<SyncJob>) {
     for job in batch.drain(..) {
         match job {
             SyncJob::Segment { file, growing, closed, done } => {
-                let renamed = file.sync_data().and_then(|()| fs::rename(&growing, &closed.path));
-                folders.extend(closed.path.parent().map(PathBuf::from));
+                let renamed = file.sync_data().and_then(|()| fs::rename(&growing, closed.path()));
+                folders.insert(closed.folder.dir.clone());
                 segments.push((renamed, closed, done));
             }
             SyncJob::Lines { path, text } => {
@@ -89,7 +89,7 @@ pub fn make_durable(batch: &mut Vec<SyncJob>) {
     let unsynced: BTreeSet<PathBuf> =
         folders.into_iter().filter(|folder| File::open(folder).and_then(|dir| dir.sync_all()).is_err()).collect();
     for (renamed, closed, done) in segments {
-        let folder_failed = closed.path.parent().is_some_and(|folder| unsynced.contains(folder));
+        let folder_failed = unsynced.contains(&closed.folder.dir);
         let result = if folder_failed { Err(io::Error::other("cannot sync the folder")) } else { renamed };
         done(result.map(|()| closed));
     }
