@@ -35,7 +35,8 @@ start
 "$bin" simulate --url "ws://127.0.0.1:$port/ws/recall/" --participants 1 --duration "${seconds}s" --size 160x90 \
     --speed 0 --recording-id base >"$dir/sent"
 # The last playlist is in the store when nothing has moved for a second.
-until [ "$(($(date +%s) - $(stat -c %Y "$dir/media/base-0/100-webcam/index.m3u8")))" -ge 2 ]; do sleep 0.5; done
+playlist() { find "$dir/media" -name index.m3u8; }
+until [ -n "$(playlist)" ] && [ "$(($(date +%s) - $(stat -c %Y "$(playlist)")))" -ge 2 ]; do sleep 0.5; done
 kill -9 "$server"
 wait "$server" 2>/dev/null || true
 

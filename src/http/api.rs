@@ -122,7 +122,8 @@ fn has_metadata(manifest: &Manifest, name: &str, wanted: &str) -> bool {
 /// `GET /api/v1/recordings/{id}`.
 pub async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
     if let Some(recording) = app.pipeline.registry.get(&id) {
-        return Ok(no_store(Json(Detail { manifest: recording.manifest(), now: Some(recording.now()) })));
+        let now = recording.now(app.pipeline.space.is_full());
+        return Ok(no_store(Json(Detail { manifest: recording.manifest(), now: Some(now) })));
     }
     if let Some(manifest) = app.pipeline.registry.ended_manifest(&id) {
         return Ok(no_store(Json(Detail { manifest: (*manifest).clone(), now: None })));
@@ -168,6 +169,9 @@ pub async fn healthz() -> &'static str {
 pub async fn readyz(State(app): State<App>) -> Response {
     if app.stop.is_rung() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
+    if app.pipeline.space.is_full() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the spool is full\n").into_response();
     }
     "ready\n".into_response()
 }

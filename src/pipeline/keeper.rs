@@ -28,7 +28,7 @@ const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
 
 mod published;
 
-use published::{Published, RETRY_FIRST, RETRY_LAST, Source, put, without_counters};
+use published::{Published, RETRY_FIRST, RETRY_LAST, Source, forget_unwritten, put, without_counters};
 
 /// Keeps one recording until it is finished, or until the process is told to stop.
 pub struct Keeper {
@@ -73,6 +73,7 @@ impl Keeper {
             };
             let turn = async {
                 self.write_state();
+                self.tell_losses();
                 self.publish().await;
                 self.put_manifest(told).await;
             };
@@ -98,6 +99,18 @@ impl Keeper {
         }
         for lane in self.recording.lanes() {
             self.publish_lane(&lane).await;
+        }
+    }
+
+    /// An event for each segment that could not be made durable.
+    fn tell_losses(&self) {
+        for lane in self.recording.lanes() {
+            for lost in lane.view(|view| std::mem::take(&mut view.lost)) {
+                let (from, to, error) = (lost.from_tick, lost.to_tick, lost.error);
+                let detail =
+                    serde_json::json!({ "track": lane.track, "from_tick": from, "to_tick": to, "error": error });
+                self.recording.event("segment_abandoned", detail);
+            }
         }
     }
 
@@ -253,6 +266,7 @@ impl Keeper {
         let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
         self.order(Order::Finish(end)).await;
         self.publish().await;
+        lanes.iter().for_each(|lane| lane.view(forget_unwritten));
         for track in self.tracks.keys().cloned().collect::<Vec<_>>() {
             if let Some(playlist) = self.tracks.get_mut(&track).and_then(|published| published.playlist.as_mut()) {
                 playlist.end();
@@ -283,9 +297,8 @@ impl Keeper {
     }
 
     async fn clear_spool(&self) {
-        let spool = self.recording.spool.clone();
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(spool)).await;
-        if let Ok(Err(error)) = removed
+        let removed = self.pipeline.remove_from_spool(self.recording.spool.clone()).await;
+        if let Err(error) = removed
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(recording = self.recording.id, %error, "cannot remove the finished recording from the spool");
@@ -297,12 +310,6 @@ impl Keeper {
         let dir = self.recording.spool.join(&lane.track);
         let folder = format!("{}/{}", self.recording.key, lane.track);
         let Some(published) = self.tracks.get(&lane.track) else { return true };
-        for epoch in &published.epochs {
-            if self.pipeline.makes(Output::Hls) {
-                let path = dir.join(epoch).join(SEGMENTS);
-                put(&self.pipeline, &self.recording, format!("{folder}/{epoch}/{SEGMENTS}"), Source::File(&path)).await;
-            }
-        }
         let job = AssembleJob {
             encoder: self.recording.settings.encoder.clone(),
             segment_ticks: self.recording.grid.segment_ticks,
@@ -318,12 +325,19 @@ impl Keeper {
             mp4: self.pipeline.makes(Output::Mp4),
         };
         let Some(assembled) = self.assemble(lane, job).await else { return false };
+        for epoch in published.epochs.iter().filter(|_| self.pipeline.makes(Output::Hls)) {
+            let path = dir.join(epoch).join(SEGMENTS);
+            put(&self.pipeline, &self.recording, format!("{folder}/{epoch}/{SEGMENTS}"), Source::File(&path)).await;
+        }
         let ticks = assembly::TICKS;
         put(&self.pipeline, &self.recording, format!("{folder}/{ticks}"), Source::File(&dir.join(ticks))).await;
         if let Some(mp4) = assembled {
             let path = dir.join(&mp4.path);
             put(&self.pipeline, &self.recording, format!("{folder}/{}", mp4.path), Source::File(&path)).await;
             self.recording.note_mp4(&lane.track, mp4);
+            // Made again from the segments, should it come to that.
+            let space = Arc::clone(&self.pipeline.space);
+            let _ = tokio::task::spawn_blocking(move || space.remove(&path)).await;
         }
         true
     }
@@ -331,12 +345,14 @@ impl Keeper {
     /// Assembles a track: again and again where the disk is in the way; `None` when its segments are.
     async fn assemble(&self, lane: &Lane, job: AssembleJob) -> Option<Option<Mp4Manifest>> {
         let mut wait = RETRY_FIRST;
-        loop {
+        for nth in 1_u64.. {
             let error = match self.pipeline.assemble(job.clone()).await {
                 Ok(assembled) => return Some(assembled),
                 Err(error) => error,
             };
-            tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
+            if nth.is_power_of_two() {
+                tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
+            }
             self.recording.note_uploads(1, Some(format!("{}: {error}", lane.track)));
             if !error.is_transient() {
                 let detail = serde_json::json!({ "track": lane.track, "error": error.to_string() });
@@ -346,6 +362,7 @@ impl Keeper {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_LAST);
         }
+        None
     }
 
     /// The process stops: what is open is closed early, made durable, and published as far as time allows. One that is
@@ -374,6 +391,7 @@ impl Keeper {
     }
 
     async fn flush_events(&self) {
+        self.tell_losses();
         self.pipeline.write_events(&self.recording);
         self.pipeline.sync_barrier().await;
     }

@@ -21,6 +21,7 @@ use super::ingest::decode::{Decoded, Ingest, Last};
 use super::schedule::{ReadyList, Turn, Worked};
 use super::shed::Shedder;
 use super::store::manifest::{EpochManifest, Gap};
+use super::store::space::is_full_error;
 use super::store::spool::Closed;
 use super::timeline::Mark;
 use super::track::TrackWriter;
@@ -85,8 +86,21 @@ pub struct View {
     pub done: Option<Order>,
     /// Durable segments, in order; the keeper publishes them.
     pub closed: Vec<Closed>,
+    /// Segments that could not be made durable and were abandoned; the keeper makes events of them.
+    pub lost: Vec<Lost>,
     /// Segments handed to the sync thread that it has not answered for.
     pub syncing: u32,
+}
+
+/// A segment that was abandoned: its ticks are booked as `spool_full`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Its first tick.
+    pub from_tick: Tick,
+    /// The tick after its last one.
+    pub to_tick: Tick,
+    /// What the file system said.
+    pub error: String,
 }
 
 /// The workers' lists that a lane is called on.
@@ -126,6 +140,7 @@ pub struct Lane {
     writer: Mutex<TrackWriter>,
     view: Mutex<View>,
     undecodable: AtomicU64,
+    spool_errors: AtomicU64,
     /// Until it is closed.
     memory: Mutex<Option<LaneCharge>>,
     /// Told when the view changed in a way that the recording's keeper cares about.
@@ -190,6 +205,7 @@ impl Lane {
             writer: Mutex::new(parts.writer),
             view: Mutex::default(),
             undecodable: AtomicU64::new(0),
+            spool_errors: AtomicU64::new(0),
             memory: Mutex::new(Some(parts.memory)),
             changed: parts.changed,
         })
@@ -351,6 +367,19 @@ impl Lane {
                 %error,
                 "undecodable capture"
             );
+        }
+    }
+
+    /// An error of the spool that cost this lane something. That there is no room is told for the whole process, once.
+    pub(super) fn note_spool_error(&self, error: &std::io::Error, what: &str) {
+        self.metrics.spool_failed.inc();
+        if is_full_error(error) {
+            return;
+        }
+        let nth = self.spool_errors.fetch_add(1, SeqCst) + 1;
+        // A disk that is broken says so at every tick.
+        if nth.is_power_of_two() {
+            tracing::error!(recording = self.recording_id, track = self.track, so_far = nth, %error, "{what}");
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod assembly;
 pub mod budget;
 pub mod delivery;
+mod disk;
 pub mod encode;
 pub mod ingest;
 pub mod keeper;
@@ -58,6 +59,7 @@ use store::keys;
 use store::manifest::Mp4Manifest;
 use store::objects::Objects;
 use store::recovery::TakenUp;
+use store::space::Space;
 use store::spool::TrackSpool;
 use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
 use threads::{join, spawn};
@@ -84,6 +86,8 @@ pub struct Pipeline {
     pub registry: Registry,
     settings: RecordingSettings,
     lists: Arc<Lists>,
+    /// Room in the spool.
+    pub space: Arc<Space>,
     /// Memory of open lanes.
     pub lane_memory: Arc<LaneMemory>,
     writer: String,
@@ -110,6 +114,7 @@ impl Pipeline {
         encode::x264::check(&encoder).map_err(|error| error.to_string())?;
         std::fs::create_dir_all(&config.spool)
             .map_err(|error| format!("--spool {}: cannot make the folder: {error}", config.spool.display()))?;
+        let space = Arc::new(Space::new(config.spool.clone(), config.spool_quota));
         let objects = Objects::open(&config.store, Arc::clone(&metrics), Arc::clone(&clock))?;
         let cores = machine::cores();
         let workers = |asked: Option<u16>| asked.map_or(cores, usize::from);
@@ -134,12 +139,17 @@ impl Pipeline {
             let (lists, clock) = (Arc::clone(&lists), Arc::clone(&clock));
             threads.encode.push(spawn(format!("encode-{n}"), move || lists.encode.serve(&*clock, Lane::encode_one))?);
         }
-        let (sync_clock, sync_metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
-        threads.last.push(spawn("sync".to_owned(), move || sync::run(&sync_jobs, &*sync_clock, &sync_metrics))?);
-        let (assemble_clock, assemble_metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
-        threads.last.push(spawn("assemble".to_owned(), move || {
-            assembly::run(&assemble_jobs, &*assemble_clock, &assemble_metrics);
+        let (sync_clock, sync_metrics, sync_space) = (Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&space));
+        threads.last.push(spawn("sync".to_owned(), move || {
+            sync::run(&sync_jobs, &*sync_clock, &sync_metrics, sync_space);
         })?);
+        let (assemble_clock, assemble_metrics, room) = (Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&space));
+        threads.last.push(spawn("assemble".to_owned(), move || {
+            assembly::run(&assemble_jobs, &*assemble_clock, &assemble_metrics, &room);
+        })?);
+        // Beside the start, which does not wait for it.
+        let counted = Arc::clone(&space);
+        threads.last.push(spawn("count".to_owned(), move || counted.count())?);
         let in_flight = config.in_flight.unwrap_or_else(|| machine::memory() / 4);
         let pipeline = Arc::new(Pipeline {
             clock,
@@ -149,6 +159,7 @@ impl Pipeline {
             registry: Registry::default(),
             settings: RecordingSettings::new(&config, grid, encoder),
             lists,
+            space,
             lane_memory,
             writer: random_name(),
             sync,
@@ -159,6 +170,7 @@ impl Pipeline {
         });
         pipeline.take_up_spool();
         tokio::spawn(Arc::clone(&pipeline).visit());
+        tokio::spawn(Arc::clone(&pipeline).watch_spool());
         Ok((pipeline, threads))
     }
 
@@ -246,6 +258,7 @@ impl Pipeline {
                 dir: recording.spool.join(&track),
                 writer: self.writer.clone(),
                 sync: self.sync.clone(),
+                space: Arc::clone(&self.space),
             },
         };
         let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
@@ -283,36 +296,6 @@ impl Pipeline {
         hears.await.unwrap_or(Err(AssemblyError::Stopping))
     }
 
-    /// Hands a small file of a recording's spool to the sync thread. Returns whether it was taken.
-    pub fn write_whole(&self, path: PathBuf, bytes: Vec<u8>) -> bool {
-        self.sync.try_send(SyncJob::Whole { path, bytes }).is_ok()
-    }
-
-    /// Hands a recording's waiting events to the sync thread; where that is busy they wait for the next visit.
-    pub fn write_events(&self, recording: &Recording) {
-        let Some(text) = recording.take_events() else { return };
-        let job = SyncJob::Lines { path: recording.spool.join(EVENTS), text };
-        if let Err(error) = self.sync.try_send(job)
-            && let SyncJob::Lines { text, .. } = error.into_inner()
-        {
-            recording.return_events(text);
-        }
-    }
-
-    /// Returns when everything handed to the sync thread before is done.
-    pub async fn sync_barrier(&self) {
-        let (done, hears) = oneshot::channel();
-        let mut job = SyncJob::Barrier(done);
-        while let Err(error) = self.sync.try_send(job) {
-            if error.is_disconnected() {
-                return;
-            }
-            job = error.into_inner();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let _ = hears.await;
-    }
-
     /// The one visit per recording and second.
     async fn visit(self: Arc<Self>) {
         let mut stop = self.stop.listen();
@@ -327,7 +310,9 @@ impl Pipeline {
             let now = self.clock.mono();
             for recording in self.registry.all() {
                 recording.visit(now, grace);
-                self.write_events(&recording);
+                if !self.space.is_disk_full() {
+                    self.write_events(&recording);
+                }
                 let placed = recording.leave_limbo(now);
                 if !placed.is_empty() {
                     let pipeline = Arc::clone(&self);

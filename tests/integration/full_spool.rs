@@ -1,5 +1,7 @@
 //! A start that finds many tracks in the spool: all of them are taken up, with their books, before the server is ready.
 
+use std::sync::Arc;
+
 use tilecast::config::Fill;
 use tilecast::ledger::Ledger;
 use tilecast::media::{Canvas, Grid, Kind, Micros, Tick};
@@ -9,6 +11,7 @@ use tilecast::pipeline::package::segmenter::Part;
 use tilecast::pipeline::state::{RecordingSettings, RecordingState, STATE};
 use tilecast::pipeline::store::journal::{EpochLine, Run, RunKind, SPOOL_VERSION};
 use tilecast::pipeline::store::manifest::State;
+use tilecast::pipeline::store::space::Space;
 use tilecast::pipeline::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use tilecast::pipeline::store::sync::SyncJob;
 use tilecast::pipeline::timeline::clock::Origin;
@@ -25,7 +28,9 @@ const TICKS: Tick = 1202;
 /// Writes a track as the server does, with segments that nobody could play: a start does not look into them.
 fn write_track(folder: &std::path::Path, participant_id: &str) {
     let (sync, jobs) = crossbeam_channel::unbounded();
-    let spool = TrackSpool { dir: folder.join(format!("{participant_id}-webcam")), writer: "abc234".into(), sync };
+    let space = Arc::new(Space::new(folder.to_owned(), None));
+    let dir = folder.join(format!("{participant_id}-webcam"));
+    let spool = TrackSpool { dir, writer: "abc234".into(), sync, space };
     let line = EpochLine {
         spool: SPOOL_VERSION,
         participant_id: participant_id.into(),

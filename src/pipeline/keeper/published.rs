@@ -6,6 +6,7 @@ use std::time::Duration;
 use object_store::path::Path as Key;
 
 use crate::pipeline::Pipeline;
+use crate::pipeline::lane::View;
 use crate::pipeline::package::playlist::Playlist;
 use crate::pipeline::recording::Recording;
 use crate::pipeline::store::manifest::Manifest;
@@ -34,6 +35,13 @@ impl Published {
             self.epochs.push(closed.folder.name.clone());
         }
     }
+}
+
+/// Takes out what no segment came of, because the disk was full or broke: epochs, and a first picture.
+pub(super) fn forget_unwritten(view: &mut View) {
+    let closed = &view.closed;
+    view.first_tick = closed.first().map(|segment| segment.first_tick);
+    view.epochs.retain(|epoch| closed.iter().any(|segment| segment.folder.name == epoch.epoch));
 }
 
 /// The manifest without what changes with every picture.

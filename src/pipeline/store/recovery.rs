@@ -16,10 +16,11 @@ use sha2::{Digest, Sha256};
 use crate::ledger::Ledger;
 use crate::media::{Canvas, DiscardReason, GapReason, Kind, Micros, Tick};
 
+use super::gaps::note_gap;
 use super::journal::{self, EpochLine, KindRun, PartLine, Run, RunKind, SPOOL_VERSION, SegmentLine};
 use super::keys;
 use super::manifest::{EpochManifest, Gap};
-use super::spool::{Closed, EpochFolder, GROWING, JOURNAL, SEGMENTS, append_to, read_lines, write_line};
+use super::spool::{Closed, EpochFolder, GROWING, JOURNAL, SEGMENTS, read_lines, write_line};
 
 /// Where a track stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -315,16 +316,7 @@ impl Segments {
             cut += size - end;
             file.set_len(end)?;
             file.sync_all()?;
-            let mut runs: Vec<Run> = Vec::new();
-            mine.iter().flat_map(|part| part.runs.clone()).for_each(|run| journal::push_run(&mut runs, run));
-            let line = SegmentLine {
-                number,
-                first_tick: mine[0].first_tick,
-                ticks: mine.iter().map(|part| part.ticks).sum(),
-                bytes: end,
-                sha256: last.sha256.clone(),
-                runs: journal::kinds(&runs),
-            };
+            let line = line_of(mine);
             if from != &path {
                 fs::rename(&growing, &path)?;
             }
@@ -351,12 +343,50 @@ fn list(dir: &Path, line: &SegmentLine) -> io::Result<()> {
     // A line of a segment that is shorter now, or a torn one, is replaced: the list is written anew.
     lines.retain(|known| known.number != line.number);
     lines.push(line.clone());
-    let aside = dir.join(format!("{SEGMENTS}.new"));
-    let _ = fs::remove_file(&aside);
-    let mut file = append_to(&aside)?;
+    write_list(&list, &lines)
+}
+
+fn write_list(list: &Path, lines: &[SegmentLine]) -> io::Result<()> {
+    let aside = list.with_extension("jsonl.new");
+    let mut file = File::create(&aside)?;
     lines.iter().try_for_each(|line| write_line(&mut file, line))?;
     file.sync_all()?;
-    fs::rename(&aside, &list)
+    fs::rename(&aside, list)
+}
+
+/// Makes the list of an epoch's segments say what is closed, and nothing else: lines of abandoned segments go, lines
+/// that a full disk did not take come from the journal.
+///
+/// # Errors
+/// Of the file system.
+pub fn settle_list(dir: &Path, closed: &BTreeSet<i64>) -> io::Result<()> {
+    let list = dir.join(SEGMENTS);
+    let mut lines: Vec<SegmentLine> = if list.exists() { read_lines(&list, 0)? } else { Vec::new() };
+    if lines.iter().map(|line| line.number).eq(closed.iter().copied()) {
+        return Ok(());
+    }
+    lines.retain(|line| closed.contains(&line.number));
+    let listed: BTreeSet<i64> = lines.iter().map(|line| line.number).collect();
+    let mut parts: Vec<PartLine> = read_lines(&dir.join(JOURNAL), 1)?;
+    parts.retain(|part| closed.contains(&part.segment) && !listed.contains(&part.segment));
+    lines.extend(parts.chunk_by(|a, b| a.segment == b.segment).map(line_of));
+    lines.sort_by_key(|line| line.number);
+    write_list(&list, &lines)
+}
+
+/// What the list says of a segment of these parts.
+fn line_of(parts: &[PartLine]) -> SegmentLine {
+    let mut runs: Vec<Run> = Vec::new();
+    parts.iter().flat_map(|part| part.runs.clone()).for_each(|run| journal::push_run(&mut runs, run));
+    let last = &parts[parts.len() - 1];
+    SegmentLine {
+        number: last.segment,
+        first_tick: parts[0].first_tick,
+        ticks: parts.iter().map(|part| part.ticks).sum(),
+        bytes: last.offset + last.bytes,
+        sha256: last.sha256.clone(),
+        runs: journal::kinds(&runs),
+    }
 }
 
 /// SHA-256 of the first `bytes` of a file, hex.
@@ -372,17 +402,6 @@ fn hash_of(file: &mut File, bytes: u64) -> io::Result<String> {
             return Ok(keys::hex(&hash.finalize()));
         }
         hash.update(&buffer[..read]);
-    }
-}
-
-/// Adds a range, as part of the last one where it goes on with the same reason.
-pub fn note_gap(gaps: &mut Vec<Gap>, from_tick: Tick, to_tick: Tick, reason: GapReason) {
-    if to_tick <= from_tick {
-        return;
-    }
-    match gaps.last_mut() {
-        Some(last) if last.to_tick == from_tick && last.reason == reason => last.to_tick = to_tick,
-        _ => gaps.push(Gap { from_tick, to_tick, reason }),
     }
 }
 

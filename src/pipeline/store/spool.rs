@@ -17,6 +17,7 @@ use crate::pipeline::package::segmenter::Part;
 
 use super::journal::{self, EpochLine, PartLine, Run, SegmentLine};
 use super::keys;
+use super::space::{Op, Space};
 use super::sync::SyncJob;
 
 /// The journal of an epoch, in its folder.
@@ -35,6 +36,8 @@ pub struct TrackSpool {
     pub writer: String,
     /// To the sync thread.
     pub sync: Sender<SyncJob>,
+    /// The room there is.
+    pub space: Arc<Space>,
 }
 
 /// The folder of an epoch, shared by all its segments.
@@ -98,6 +101,7 @@ pub struct EpochWriter {
     spool: TrackSpool,
     folder: Arc<EpochFolder>,
     journal: File,
+    journal_bytes: u64,
     open: Option<OpenSegment>,
 }
 
@@ -118,24 +122,32 @@ impl EpochWriter {
     /// is there. `line.init` is filled in.
     ///
     /// # Errors
-    /// Of the file system.
-    pub fn create(spool: &TrackSpool, mut line: EpochLine, init: &[u8]) -> io::Result<EpochWriter> {
+    /// Of the file system; nothing of the epoch is left then.
+    pub fn create(spool: &TrackSpool, line: EpochLine, init: &[u8]) -> io::Result<EpochWriter> {
+        let dir = spool.dir.join(keys::epoch(line.first_tick, &spool.writer));
+        spool.space.run(Op::Epoch, || {
+            fs::create_dir_all(&dir)?;
+            EpochWriter::begin(spool, &dir, line, init).inspect_err(|_| drop(fs::remove_dir_all(&dir)))
+        })
+    }
+
+    fn begin(spool: &TrackSpool, dir: &Path, mut line: EpochLine, init: &[u8]) -> io::Result<EpochWriter> {
         let name = keys::epoch(line.first_tick, &spool.writer);
-        let dir = spool.dir.join(&name);
-        fs::create_dir_all(&dir)?;
         line.init = keys::init(init);
         let init_path = spool.dir.join(&line.init);
         if !init_path.exists() {
             let aside = spool.dir.join(format!("{}.{name}", line.init));
-            let mut file = File::create(&aside)?;
-            file.write_all(init)?;
-            file.sync_all()?;
-            fs::rename(&aside, &init_path)?;
+            let written = File::create(&aside).and_then(|mut file| file.write_all(init).and_then(|()| file.sync_all()));
+            let placed = written.and_then(|()| fs::rename(&aside, &init_path));
+            placed.inspect_err(|_| drop(fs::remove_file(&aside)))?;
+            spool.space.wrote(init.len() as u64);
         }
         let mut journal = append_to(&dir.join(JOURNAL))?;
-        write_line(&mut journal, &line)?;
-        let folder = Arc::new(EpochFolder { name, init: line.init, dir });
-        Ok(EpochWriter { spool: spool.clone(), folder, journal, open: None })
+        let head = line_bytes(&line)?;
+        spool.space.append(Op::Journal, &mut journal, 0, &head)?;
+        let folder = Arc::new(EpochFolder { name, init: line.init, dir: dir.to_owned() });
+        let journal_bytes = head.len() as u64;
+        Ok(EpochWriter { spool: spool.clone(), folder, journal, journal_bytes, open: None })
     }
 
     /// The epoch's folder name.
@@ -159,6 +171,7 @@ impl EpochWriter {
         books: PartBooks<'_>,
         when_closed: impl FnOnce() -> WhenClosed,
     ) -> io::Result<()> {
+        self.spool.space.admit(part.bytes.len() as u64)?;
         if part.opens || self.open.is_none() {
             self.open = Some(self.create_segment(part)?);
         }
@@ -178,12 +191,17 @@ impl EpochWriter {
             last_at: books.last_at,
             runs: books.runs,
         };
-        if let Err(error) = open.file.write_all(&part.bytes).and_then(|()| write_line(&mut self.journal, &line)) {
-            // A disk that is full takes half of it: the segment ends where its last whole part does.
+        let space = &self.spool.space;
+        space.append(Op::Part, &mut open.file, offset, &part.bytes)?;
+        let text = line_bytes(&line)?;
+        if let Err(error) = space.append(Op::Journal, &mut self.journal, self.journal_bytes, &text) {
+            // A part without its line is none: the segment ends where the last whole part does.
             open.file.set_len(offset)?;
             open.file.seek(io::SeekFrom::Start(offset))?;
+            space.resized(line.bytes, 0);
             return Err(error);
         }
+        self.journal_bytes += text.len() as u64;
         open.hash = hash;
         open.bytes += part.bytes.len() as u64;
         open.ticks += Tick::from(part.ticks);
@@ -194,10 +212,11 @@ impl EpochWriter {
         Ok(())
     }
 
-    /// Closes the segment that is open, if one is: at its cell's end, or early with the epoch.
+    /// Closes the segment that is open, if one is: at its cell's end, or early with the epoch. `when_closed` is asked
+    /// for only when the segment is handed on.
     ///
     /// # Errors
-    /// Of the file system; the segment then keeps its growing name.
+    /// When it could not be handed on; the segment then keeps its growing name.
     pub fn end(&mut self, when_closed: impl FnOnce() -> WhenClosed) -> io::Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let line = SegmentLine {
@@ -208,11 +227,24 @@ impl EpochWriter {
             sha256: keys::hex(&open.hash.finalize()),
             runs: journal::kinds(&open.runs),
         };
-        write_line(&mut append_to(&self.folder.dir.join(SEGMENTS))?, &line)?;
+        if open.ticks == 0 {
+            // No part of it found room.
+            return fs::remove_file(&open.path);
+        }
+        // A full disk may not take the line; the journal has all of it, and the list is settled before it leaves.
+        if let Err(error) = self.list(&line) {
+            tracing::debug!(%error, segment = line.number, "a closed segment is not listed yet");
+        }
         let closed = Closed::new(&self.folder, &line);
         let job = SyncJob::Segment { file: open.file, growing: open.path, closed, done: when_closed() };
         // Waits when the disk is behind: the encoder then waits, and the lane's queues after it.
         self.spool.sync.send(job).map_err(|_| io::Error::other("the sync thread has ended"))
+    }
+
+    fn list(&self, line: &SegmentLine) -> io::Result<()> {
+        let mut list = append_to(&self.folder.dir.join(SEGMENTS))?;
+        let size = list.metadata()?.len();
+        self.spool.space.append(Op::List, &mut list, size, &line_bytes(line)?)
     }
 
     fn create_segment(&self, part: &Part) -> io::Result<OpenSegment> {
@@ -222,7 +254,7 @@ impl EpochWriter {
             first_tick: part.first_tick,
             ticks: 0,
             bytes: 0,
-            file: OpenOptions::new().write(true).create_new(true).open(&path)?,
+            file: self.spool.space.run(Op::Segment, || OpenOptions::new().write(true).create_new(true).open(&path))?,
             path,
             hash: Sha256::new(),
             runs: Vec::new(),
@@ -237,9 +269,13 @@ pub fn append_to(path: &Path) -> io::Result<File> {
 
 /// Appends one JSON line with one write, so that a reader never sees half of two.
 pub fn write_line(file: &mut File, line: &impl serde::Serialize) -> io::Result<()> {
+    file.write_all(&line_bytes(line)?)
+}
+
+fn line_bytes(line: &impl serde::Serialize) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
-    file.write_all(&text)
+    Ok(text)
 }
 
 /// Writes a whole file aside, makes it durable and renames it: no reader sees half of it.
@@ -259,6 +295,7 @@ pub fn read_lines<T: serde::de::DeserializeOwned>(path: &Path, skip: usize) -> i
 
 #[cfg(test)]
 mod tests {
+    use super::super::sync::Syncer;
     use super::*;
 
     fn part(segment: i64, first_tick: Tick, bytes: &[u8], opens: bool, closes: bool) -> Part {
@@ -274,7 +311,12 @@ mod tests {
     fn a_segment_has_its_name_only_when_it_is_durable() {
         let dir = tempfile::tempdir().unwrap();
         let (sync, jobs) = crossbeam_channel::bounded(4);
-        let spool = TrackSpool { dir: dir.path().to_owned(), writer: "abc234".into(), sync };
+        let spool = TrackSpool {
+            dir: dir.path().to_owned(),
+            writer: "abc234".into(),
+            sync,
+            space: Arc::new(Space::new(dir.path().to_owned(), None)),
+        };
         let line = EpochLine {
             spool: journal::SPOOL_VERSION,
             participant_id: "100".into(),
@@ -293,7 +335,7 @@ mod tests {
         epoch.append(&part(0, 4, b"two", false, true), books(&ledger, 4), || done).unwrap();
         let segment = dir.path().join("0000002-abc234/000000.m4s");
         assert!(!segment.exists());
-        super::super::sync::make_durable(&mut jobs.try_iter().collect());
+        Syncer::new(Arc::clone(&spool.space)).work_off(jobs.try_iter().collect());
         let closed = hears.recv().unwrap().unwrap();
         assert_eq!(closed.path(), segment);
         assert_eq!(fs::read(&segment).unwrap(), b"onetwo");

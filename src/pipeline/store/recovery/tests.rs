@@ -4,8 +4,9 @@ use crossbeam_channel::Receiver;
 
 use super::*;
 use crate::pipeline::package::segmenter::Part;
+use crate::pipeline::store::space::Space;
 use crate::pipeline::store::spool::{EpochWriter, PartBooks, TrackSpool};
-use crate::pipeline::store::sync::{SyncJob, make_durable};
+use crate::pipeline::store::sync::{SyncJob, Syncer};
 
 /// A track with segments of 4 ticks and parts of 2, whose parts hold their first tick as text.
 struct Bench {
@@ -13,13 +14,15 @@ struct Bench {
     epoch: EpochWriter,
     jobs: Receiver<SyncJob>,
     ledger: Ledger,
+    space: Arc<Space>,
 }
 
 impl Bench {
     fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let (sync, jobs) = crossbeam_channel::bounded(64);
-        let spool = TrackSpool { dir: dir.path().to_owned(), writer: "abc234".into(), sync };
+        let space = Arc::new(Space::new(dir.path().to_owned(), None));
+        let spool = TrackSpool { dir: dir.path().to_owned(), writer: "abc234".into(), sync, space: Arc::clone(&space) };
         let line = EpochLine {
             spool: SPOOL_VERSION,
             participant_id: "100".into(),
@@ -31,7 +34,7 @@ impl Bench {
             encoder_options: String::new(),
         };
         let epoch = EpochWriter::create(&spool, line, b"init").unwrap();
-        Bench { dir, epoch, jobs, ledger: Ledger::default() }
+        Bench { dir, epoch, jobs, ledger: Ledger::default(), space }
     }
 
     /// The part at `tick` with two pictures, or with two filled ticks.
@@ -59,7 +62,7 @@ impl Bench {
     }
 
     fn sync(&self) {
-        make_durable(&mut self.jobs.try_iter().collect());
+        Syncer::new(Arc::clone(&self.space)).work_off(self.jobs.try_iter().collect());
     }
 
     fn epoch(&self) -> std::path::PathBuf {
