@@ -20,8 +20,8 @@ use super::package::assemble::{AssembleError, Movie, Span, assemble};
 use super::package::boxes::{Track, init_segment};
 use super::store::journal::{PartLine, Run, RunKind};
 use super::store::keys;
+use super::store::lists::settle_list;
 use super::store::manifest::{Gap, Mp4Manifest};
-use super::store::recovery::settle_list;
 use super::store::space::{Op, Space};
 use super::store::spool::{JOURNAL, SEGMENTS, read_lines};
 

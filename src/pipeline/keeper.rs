@@ -28,7 +28,7 @@ const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
 
 mod published;
 
-use published::{Published, RETRY_FIRST, RETRY_LAST, Source, forget_unwritten, put, without_counters};
+use published::{Published, RETRY_FIRST, RETRY_LAST, Source, forget_unwritten, put, tell_losses, without_counters};
 
 /// Keeps one recording until it is finished, or until the process is told to stop.
 pub struct Keeper {
@@ -73,7 +73,7 @@ impl Keeper {
             };
             let turn = async {
                 self.write_state();
-                self.tell_losses();
+                tell_losses(&self.recording);
                 self.publish().await;
                 self.put_manifest(told).await;
             };
@@ -99,18 +99,6 @@ impl Keeper {
         }
         for lane in self.recording.lanes() {
             self.publish_lane(&lane).await;
-        }
-    }
-
-    /// An event for each segment that could not be made durable.
-    fn tell_losses(&self) {
-        for lane in self.recording.lanes() {
-            for lost in lane.view(|view| std::mem::take(&mut view.lost)) {
-                let (from, to, error) = (lost.from_tick, lost.to_tick, lost.error);
-                let detail =
-                    serde_json::json!({ "track": lane.track, "from_tick": from, "to_tick": to, "error": error });
-                self.recording.event("segment_abandoned", detail);
-            }
         }
     }
 
@@ -391,7 +379,7 @@ impl Keeper {
     }
 
     async fn flush_events(&self) {
-        self.tell_losses();
+        tell_losses(&self.recording);
         self.pipeline.write_events(&self.recording);
         self.pipeline.sync_barrier().await;
     }

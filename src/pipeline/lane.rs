@@ -21,14 +21,15 @@ use super::ingest::decode::{Decoded, Ingest, Last};
 use super::schedule::{ReadyList, Turn, Worked};
 use super::shed::Shedder;
 use super::store::manifest::{EpochManifest, Gap};
-use super::store::space::is_full_error;
 use super::store::spool::Closed;
 use super::timeline::Mark;
 use super::track::TrackWriter;
 
 mod expected;
+mod lost;
 
 pub use expected::Expected;
+pub use lost::Lost;
 
 /// Marks that wait for the encoder worker; when full the oldest is dropped, for newer ones say more about the present.
 const MARKS_MAX: usize = 256;
@@ -90,17 +91,6 @@ pub struct View {
     pub lost: Vec<Lost>,
     /// Segments handed to the sync thread that it has not answered for.
     pub syncing: u32,
-}
-
-/// A segment that was abandoned: its ticks are booked as `spool_full`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// Its first tick.
-    pub from_tick: Tick,
-    /// The tick after its last one.
-    pub to_tick: Tick,
-    /// What the file system said.
-    pub error: String,
 }
 
 /// The workers' lists that a lane is called on.
@@ -367,19 +357,6 @@ impl Lane {
                 %error,
                 "undecodable capture"
             );
-        }
-    }
-
-    /// An error of the spool that cost this lane something. That there is no room is told for the whole process, once.
-    pub(super) fn note_spool_error(&self, error: &std::io::Error, what: &str) {
-        self.metrics.spool_failed.inc();
-        if is_full_error(error) {
-            return;
-        }
-        let nth = self.spool_errors.fetch_add(1, SeqCst) + 1;
-        // A disk that is broken says so at every tick.
-        if nth.is_power_of_two() {
-            tracing::error!(recording = self.recording_id, track = self.track, so_far = nth, %error, "{what}");
         }
     }
 

@@ -148,8 +148,8 @@ impl Pipeline {
             assembly::run(&assemble_jobs, &*assemble_clock, &assemble_metrics, &room);
         })?);
         // Beside the start, which does not wait for it.
-        let counted = Arc::clone(&space);
-        threads.last.push(spawn("count".to_owned(), move || counted.count())?);
+        let (counted, found) = (Arc::clone(&space), space.found());
+        threads.last.push(spawn("count".to_owned(), move || counted.count(&found))?);
         let in_flight = config.in_flight.unwrap_or_else(|| machine::memory() / 4);
         let pipeline = Arc::new(Pipeline {
             clock,
@@ -169,8 +169,7 @@ impl Pipeline {
             config,
         });
         pipeline.take_up_spool();
-        tokio::spawn(Arc::clone(&pipeline).visit());
-        tokio::spawn(Arc::clone(&pipeline).watch_spool());
+        tokio::spawn(futures::future::join(Arc::clone(&pipeline).visit(), Arc::clone(&pipeline).watch_spool()));
         Ok((pipeline, threads))
     }
 

@@ -27,7 +27,7 @@ const TICKS: Tick = 1202;
 
 /// Writes a track as the server does, with segments that nobody could play: a start does not look into them.
 fn write_track(folder: &std::path::Path, participant_id: &str) {
-    let (sync, jobs) = crossbeam_channel::unbounded();
+    let (sync, jobs) = crossbeam_channel::bounded(TICKS as usize);
     let space = Arc::new(Space::new(folder.to_owned(), None));
     let dir = folder.join(format!("{participant_id}-webcam"));
     let spool = TrackSpool { dir, writer: "abc234".into(), sync, space };

@@ -13,6 +13,7 @@ mod playback;
 mod api;
 mod bad_messages;
 mod closes;
+mod disk_full;
 mod full_spool;
 mod gaps;
 mod meetings;

@@ -41,7 +41,22 @@ impl Published {
 pub(super) fn forget_unwritten(view: &mut View) {
     let closed = &view.closed;
     view.first_tick = closed.first().map(|segment| segment.first_tick);
+    if closed.is_empty() {
+        // A track without a picture has no MP4 whose ticks could be filled.
+        (view.canvas, view.codecs, view.ledger.filled) = (None, None, 0);
+    }
     view.epochs.retain(|epoch| closed.iter().any(|segment| segment.folder.name == epoch.epoch));
+}
+
+/// An event for each segment that could not be made durable.
+pub(super) fn tell_losses(recording: &Recording) {
+    for lane in recording.lanes() {
+        for lost in lane.view(|view| std::mem::take(&mut view.lost)) {
+            let (from, to, error) = (lost.from_tick, lost.to_tick, lost.error);
+            let detail = serde_json::json!({ "track": lane.track, "from_tick": from, "to_tick": to, "error": error });
+            recording.event("segment_abandoned", detail);
+        }
+    }
 }
 
 /// The manifest without what changes with every picture.

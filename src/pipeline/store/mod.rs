@@ -3,6 +3,7 @@
 pub mod gaps;
 pub mod journal;
 pub mod keys;
+pub mod lists;
 pub mod manifest;
 pub mod objects;
 pub mod recovery;

@@ -122,9 +122,14 @@ impl Space {
         }
     }
 
-    /// Counts what lies there already.
-    pub fn count(&self) {
-        self.used.fetch_add(bytes_below(&self.root).cast_signed(), SeqCst);
+    /// What lies there already: to be asked before anything is written.
+    pub fn found(&self) -> Vec<PathBuf> {
+        fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    }
+
+    /// Counts what was found; meanwhile others may be written.
+    pub fn count(&self, found: &[PathBuf]) {
+        found.iter().for_each(|path| self.wrote(bytes_below(path)));
     }
 
     /// Bytes of the spool's files.
@@ -337,7 +342,7 @@ mod tests {
         fs::create_dir(dir.path().join("folder")).unwrap();
         File::create(&ballast).unwrap().set_len(60 * MB).unwrap();
         let space = Space::new(dir.path().to_owned(), Some(80 * MB));
-        space.count();
+        space.count(&space.found());
         assert_eq!(space.used(), 60 * MB);
         // 70 are for media, 10 are kept.
         space.admit(10 * MB).unwrap();

@@ -4,6 +4,7 @@ use crossbeam_channel::Receiver;
 
 use super::*;
 use crate::pipeline::package::segmenter::Part;
+use crate::pipeline::store::journal::Run;
 use crate::pipeline::store::space::Space;
 use crate::pipeline::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use crate::pipeline::store::sync::{SyncJob, Syncer};
