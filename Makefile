@@ -30,8 +30,9 @@ test: deps web ## format, lints, documentation, every test
 bench: deps ## criterion benchmarks of the stages
 	cargo bench --locked
 
-figures: build ## CPU per picture and memory per lane of the whole server
+figures: build ## CPU per picture and memory per lane of the whole server, and the start with a full spool
 	benches/figures.sh
+	benches/recovery.sh
 
 clean: ## remove what was built
 	cargo clean

@@ -61,6 +61,10 @@ pub struct Config {
     #[arg(long, env = "TILECAST_SPOOL", default_value = "./spool", value_name = "DIR")]
     pub spool: PathBuf,
 
+    /// Bytes that the spool may take; an eighth of it, at most 64 MiB, is kept for journals and playlists [default: what its file system has]
+    #[arg(long, env = "TILECAST_SPOOL_QUOTA", value_parser = parse_bytes, value_name = "SIZE")]
+    pub spool_quota: Option<u64>,
+
     /// What is made of each track
     #[arg(long, env = "TILECAST_OUTPUTS", value_enum, default_value = "hls,mp4", value_delimiter = ',')]
     pub outputs: Vec<Output>,

@@ -49,6 +49,20 @@ impl Ledger {
         self.filled += encoded + held;
     }
 
+    /// Puts the books right by what the segments hold: captures beyond that are in no output, for this reason, and
+    /// those that came back are no longer booked under it. The ticks in all stay.
+    pub fn settle(&mut self, reason: DiscardReason, encoded: u64, held: u64) {
+        let ticks = self.ticks();
+        let known = self.discarded.get(reason.name()).copied().unwrap_or(0);
+        let discarded = (known + self.encoded).saturating_sub(encoded);
+        if discarded != known {
+            self.discarded.insert(reason.name().to_owned(), discarded);
+        }
+        (self.encoded, self.held) = (encoded, held);
+        self.filled = ticks.saturating_sub(encoded + held);
+        self.received = encoded + self.discarded_total();
+    }
+
     /// The captures discarded for any reason.
     pub fn discarded_total(&self) -> u64 {
         self.discarded.values().sum()
@@ -80,6 +94,11 @@ mod tests {
         let ticks = ledger.ticks();
         ledger.lose(DiscardReason::SpoolFull, 2, 0);
         assert_eq!((ledger.received, ledger.encoded, ledger.filled, ledger.ticks()), (5, 1, 2, ticks));
+        assert!(ledger.captures_balance());
+        ledger.settle(DiscardReason::SpoolFull, 0, 0);
+        assert_eq!((ledger.received, ledger.discarded["spool_full"], ledger.ticks()), (5, 3, ticks));
+        ledger.settle(DiscardReason::SpoolFull, 1, 0);
+        assert_eq!((ledger.received, ledger.discarded["spool_full"], ledger.ticks()), (5, 2, ticks));
         assert!(ledger.captures_balance());
         ledger.received += 1;
         assert!(!ledger.captures_balance());

@@ -142,6 +142,9 @@ pub struct Metrics {
     overload_steps: Family<LevelLabel, Counter>,
     budget_used: Gauge,
     budget_capacity: Gauge,
+    spool_used: Gauge,
+    spool_quota: Gauge,
+    spool_full: Gauge,
     half_received: Gauge,
     queue_depth: Family<QueueLabel, Gauge>,
     recordings: Family<StateLabel, Gauge>,
@@ -166,6 +169,12 @@ pub struct Levels {
     pub budget_used: u64,
     /// Bytes that may be in flight.
     pub budget_capacity: u64,
+    /// Bytes of the spool's files.
+    pub spool_used: u64,
+    /// Bytes that they may have.
+    pub spool_quota: Option<u64>,
+    /// Whether nothing is written for want of room.
+    pub spool_full: bool,
     /// Bytes of messages that are not complete yet.
     pub half_received: u64,
     /// Items in queues, by queue.
@@ -212,6 +221,9 @@ impl Metrics {
             overload_steps: Family::default(),
             budget_used: Gauge::default(),
             budget_capacity: Gauge::default(),
+            spool_used: Gauge::default(),
+            spool_quota: Gauge::default(),
+            spool_full: Gauge::default(),
             half_received: Gauge::default(),
             queue_depth: Family::default(),
             recordings: Family::default(),
@@ -270,6 +282,10 @@ impl Metrics {
         r.register_with_unit("in_flight", "Bytes of captures and pictures", Unit::Bytes, self.budget_used.clone());
         let capacity = self.budget_capacity.clone();
         r.register_with_unit("in_flight_capacity", "Bytes that may be in flight", Unit::Bytes, capacity);
+        r.register_with_unit("spool_used", "Bytes of the spool's files", Unit::Bytes, self.spool_used.clone());
+        let quota = self.spool_quota.clone();
+        r.register_with_unit("spool_quota", "Bytes that the spool may take; 0: no quota", Unit::Bytes, quota);
+        r.register("spool_full", "1 while captures are shed for want of room in the spool", self.spool_full.clone());
         let half = self.half_received.clone();
         r.register_with_unit("half_received", "Bytes of messages that are not complete", Unit::Bytes, half);
         r.register("queue_depth", "Items waiting", self.queue_depth.clone());
@@ -353,6 +369,9 @@ impl Metrics {
         self.overload.set(levels.overload.into());
         self.budget_used.set(levels.budget_used as i64);
         self.budget_capacity.set(levels.budget_capacity as i64);
+        self.spool_used.set(levels.spool_used as i64);
+        self.spool_quota.set(levels.spool_quota.unwrap_or(0) as i64);
+        self.spool_full.set(levels.spool_full.into());
         self.half_received.set(levels.half_received as i64);
         for (queue, depth) in &levels.queues {
             self.queue_depth.get_or_create(&QueueLabel { queue }).set(*depth as i64);

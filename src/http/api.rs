@@ -122,7 +122,8 @@ fn has_metadata(manifest: &Manifest, name: &str, wanted: &str) -> bool {
 /// `GET /api/v1/recordings/{id}`.
 pub async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
     if let Some(recording) = app.pipeline.registry.get(&id) {
-        return Ok(no_store(Json(Detail { manifest: recording.manifest(), now: Some(recording.now()) })));
+        let now = recording.now(app.pipeline.space.is_full());
+        return Ok(no_store(Json(Detail { manifest: recording.manifest(), now: Some(now) })));
     }
     if let Some(manifest) = app.pipeline.registry.ended_manifest(&id) {
         return Ok(no_store(Json(Detail { manifest: (*manifest).clone(), now: None })));

@@ -19,8 +19,11 @@ use super::encode::{EncodeError, Encoder, EncoderSettings, filler::Filler, x264:
 use super::package::assemble::{AssembleError, Movie, Span, assemble};
 use super::package::boxes::{Track, init_segment};
 use super::store::journal::{PartLine, Run, RunKind};
+use super::store::keys;
+use super::store::lists::settle_list;
 use super::store::manifest::{Gap, Mp4Manifest};
-use super::store::spool::{JOURNAL, read_lines};
+use super::store::space::{Op, Space};
+use super::store::spool::{JOURNAL, SEGMENTS, read_lines};
 
 /// Tracks that wait to be assembled; a keeper waits when it is full.
 pub const ASSEMBLE_JOBS_MAX: usize = 64;
@@ -94,21 +97,48 @@ impl AssemblyError {
 pub type Asked = (AssembleJob, oneshot::Sender<Result<Option<Mp4Manifest>, AssemblyError>>);
 
 /// The thread's life: ends when every sender is gone.
-pub fn run(jobs: &Receiver<Asked>, clock: &dyn Clock, metrics: &Metrics) {
+pub fn run(jobs: &Receiver<Asked>, clock: &dyn Clock, metrics: &Metrics, space: &Space) {
     // Live tracks come first: this thread takes what they leave. Where the kernel refuses, it is as fast as they are.
     let _ = rustix::process::setpriority_process(None, 10);
     while let Ok((job, answer)) = jobs.recv() {
         let start = clock.mono();
-        let done = finish(&job);
+        let done = finish(&job, space);
         metrics.took(Stage::Assemble, clock.mono() - start);
         let _ = answer.send(done);
     }
 }
 
-fn finish(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
+/// Not held back by a quota, though counted: what is finished leaves the spool, and so makes room.
+fn finish(job: &AssembleJob, space: &Space) -> Result<Option<Mp4Manifest>, AssemblyError> {
+    let lists = job.epochs.iter().map(|epoch| job.dir.join(epoch).join(SEGMENTS));
+    let files: Vec<PathBuf> = [TICKS, MP4].iter().map(|name| job.dir.join(name)).chain(lists).collect();
+    let size = || files.iter().map(|path| std::fs::metadata(path).map_or(0, |meta| meta.len())).sum();
+    let before = size();
+    let made = space.run(Op::Assembly, || Ok(())).map_err(at(&job.dir)).and_then(|()| write_all(job));
+    space.resized(before, size());
+    if let Err(AssemblyError::Io { source, .. } | AssemblyError::Assemble(AssembleError::Write(source))) = &made {
+        space.note(source);
+    }
+    made
+}
+
+fn write_all(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
     std::fs::create_dir_all(&job.dir).map_err(at(&job.dir))?;
-    write_ticks(job, job.epochs.iter().flat_map(|epoch| journal_runs(&job.dir.join(epoch).join(JOURNAL))))?;
+    for epoch in &job.epochs {
+        let dir = job.dir.join(epoch);
+        let mine = job.spans.iter().filter(|span| span.2.parent() == Some(&dir));
+        let numbers = mine.filter_map(|span| keys::segment_number(span.2.file_name()?.to_str()?)).collect();
+        settle_list(&dir, &numbers).map_err(at(&dir))?;
+    }
+    let runs = job.epochs.iter().flat_map(|epoch| journal_runs(&job.dir.join(epoch).join(JOURNAL)));
+    write_ticks(job, runs.filter(|run| run.as_ref().map_or(true, |run| is_in_a_segment(&job.spans, run))))?;
     write_movie(job)
+}
+
+/// Whether what the journal says of these ticks is in the output: a segment may have been abandoned.
+fn is_in_a_segment(spans: &[(Tick, Tick, PathBuf)], run: &Run) -> bool {
+    let before = spans.partition_point(|(first, ..)| *first <= run.tick);
+    before.checked_sub(1).is_some_and(|n| run.tick < spans[n].0 + spans[n].1)
 }
 
 /// Writes the MP4 whole, if there is to be one: from the segments, and filler between them.

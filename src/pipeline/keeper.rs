@@ -17,8 +17,9 @@ use super::lane::{Lane, Order};
 use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
 use super::state::{RecordingState, STATE};
+use super::store::keys;
 use super::store::manifest::{Manifest, Mp4Manifest, State};
-use super::store::spool::SEGMENTS;
+use super::store::spool::{EpochFolder, SEGMENTS};
 
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
 
 mod published;
 
-use published::{Published, RETRY_FIRST, RETRY_LAST, Source, put, without_counters};
+use published::{Published, RETRY_FIRST, RETRY_LAST, Source, forget_unwritten, put, tell_losses, without_counters};
 
 /// Keeps one recording until it is finished, or until the process is told to stop.
 pub struct Keeper {
@@ -72,6 +73,7 @@ impl Keeper {
             };
             let turn = async {
                 self.write_state();
+                tell_losses(&self.recording);
                 self.publish().await;
                 self.put_manifest(told).await;
             };
@@ -104,7 +106,7 @@ impl Keeper {
         for lane in self.recording.lanes() {
             let published = self.tracks.entry(lane.track.clone()).or_default();
             for closed in lane.view(|view| view.closed.get(published.segments..).unwrap_or_default().to_vec()) {
-                published.note(closed);
+                published.note(&closed);
             }
         }
     }
@@ -140,34 +142,38 @@ impl Keeper {
         }
         if self.resumed && known.playlist.is_none() {
             let playlist = self.published_playlist(&lane.track).await;
-            self.tracks.entry(lane.track.clone()).or_default().playlist = playlist;
+            let published = self.tracks.entry(lane.track.clone()).or_default();
+            // The store has this text already.
+            published.playlist_bytes = playlist.as_ref().map_or(0, |playlist| playlist.text().len());
+            published.playlist = playlist;
         }
         let published = self.tracks.entry(lane.track.clone()).or_default();
         let folder = format!("{}/{}", self.recording.key, lane.track);
         for closed in closed {
-            let end = closed.line.first_tick + closed.line.ticks;
-            if published.playlist.as_ref().and_then(Playlist::end_tick).is_some_and(|named| end <= named) {
-                published.note(closed);
+            let folder_of_epoch = Arc::clone(&closed.folder);
+            let EpochFolder { name: epoch, init, dir } = &*folder_of_epoch;
+            let named = published.playlist.as_ref().and_then(Playlist::end_tick);
+            if named.is_some_and(|named| closed.end_tick() <= named) {
+                published.note(&closed);
                 continue;
             }
-            if !published.inits.contains(&closed.init) {
-                let path = self.recording.spool.join(&lane.track).join(&closed.init);
-                put(&self.pipeline, &self.recording, format!("{folder}/{}", closed.init), Source::File(&path)).await;
-                published.inits.push(closed.init.clone());
+            if !published.inits.contains(init) {
+                let path = dir.with_file_name(init);
+                put(&self.pipeline, &self.recording, format!("{folder}/{init}"), Source::File(&path)).await;
+                published.inits.push(init.clone());
             }
-            let name = closed.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let key = format!("{folder}/{}/{name}", closed.epoch);
-            put(&self.pipeline, &self.recording, key, Source::File(&closed.path)).await;
+            let key = format!("{folder}/{epoch}/{}", keys::segment(closed.number));
+            put(&self.pipeline, &self.recording, key, Source::File(&closed.path())).await;
             // The origin is fixed by the first capture, long before a segment closes.
             let origin = self.recording.origin().unwrap_or_default();
             let playlist = published.playlist.get_or_insert_with(|| Playlist::new(self.recording.grid, origin));
             playlist.push(&Entry {
-                epoch: closed.epoch.clone(),
-                first_tick: closed.line.first_tick,
-                ticks: closed.line.ticks,
-                init: closed.init.clone(),
+                epoch: epoch.clone(),
+                first_tick: closed.first_tick,
+                ticks: closed.ticks,
+                init: init.clone(),
             });
-            published.note(closed);
+            published.note(&closed);
         }
         self.put_playlist(&lane.track).await;
     }
@@ -248,6 +254,7 @@ impl Keeper {
         let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
         self.order(Order::Finish(end)).await;
         self.publish().await;
+        lanes.iter().for_each(|lane| lane.view(forget_unwritten));
         for track in self.tracks.keys().cloned().collect::<Vec<_>>() {
             if let Some(playlist) = self.tracks.get_mut(&track).and_then(|published| published.playlist.as_mut()) {
                 playlist.end();
@@ -278,9 +285,8 @@ impl Keeper {
     }
 
     async fn clear_spool(&self) {
-        let spool = self.recording.spool.clone();
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(spool)).await;
-        if let Ok(Err(error)) = removed
+        let removed = self.pipeline.remove_from_spool(self.recording.spool.clone()).await;
+        if let Err(error) = removed
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(recording = self.recording.id, %error, "cannot remove the finished recording from the spool");
@@ -292,19 +298,13 @@ impl Keeper {
         let dir = self.recording.spool.join(&lane.track);
         let folder = format!("{}/{}", self.recording.key, lane.track);
         let Some(published) = self.tracks.get(&lane.track) else { return true };
-        for epoch in &published.epochs {
-            if self.pipeline.makes(Output::Hls) {
-                let path = dir.join(epoch).join(SEGMENTS);
-                put(&self.pipeline, &self.recording, format!("{folder}/{epoch}/{SEGMENTS}"), Source::File(&path)).await;
-            }
-        }
         let job = AssembleJob {
             encoder: self.recording.settings.encoder.clone(),
             segment_ticks: self.recording.grid.segment_ticks,
             fill: self.recording.settings.fill,
             dir: dir.clone(),
             epochs: published.epochs.clone(),
-            spans: published.spans.clone(),
+            spans: lane.view(|view| view.closed.iter().map(|one| (one.first_tick, one.ticks, one.path())).collect()),
             ticks: end,
             canvas: lane.view(|view| view.canvas),
             gaps: lane.view(|view| view.gaps.clone()),
@@ -313,12 +313,19 @@ impl Keeper {
             mp4: self.pipeline.makes(Output::Mp4),
         };
         let Some(assembled) = self.assemble(lane, job).await else { return false };
+        for epoch in published.epochs.iter().filter(|_| self.pipeline.makes(Output::Hls)) {
+            let path = dir.join(epoch).join(SEGMENTS);
+            put(&self.pipeline, &self.recording, format!("{folder}/{epoch}/{SEGMENTS}"), Source::File(&path)).await;
+        }
         let ticks = assembly::TICKS;
         put(&self.pipeline, &self.recording, format!("{folder}/{ticks}"), Source::File(&dir.join(ticks))).await;
         if let Some(mp4) = assembled {
             let path = dir.join(&mp4.path);
             put(&self.pipeline, &self.recording, format!("{folder}/{}", mp4.path), Source::File(&path)).await;
             self.recording.note_mp4(&lane.track, mp4);
+            // Made again from the segments, should it come to that.
+            let space = Arc::clone(&self.pipeline.space);
+            let _ = tokio::task::spawn_blocking(move || space.remove(&path)).await;
         }
         true
     }
@@ -326,12 +333,14 @@ impl Keeper {
     /// Assembles a track: again and again where the disk is in the way; `None` when its segments are.
     async fn assemble(&self, lane: &Lane, job: AssembleJob) -> Option<Option<Mp4Manifest>> {
         let mut wait = RETRY_FIRST;
-        loop {
+        for nth in 1_u64.. {
             let error = match self.pipeline.assemble(job.clone()).await {
                 Ok(assembled) => return Some(assembled),
                 Err(error) => error,
             };
-            tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
+            if nth.is_power_of_two() {
+                tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
+            }
             self.recording.note_uploads(1, Some(format!("{}: {error}", lane.track)));
             if !error.is_transient() {
                 let detail = serde_json::json!({ "track": lane.track, "error": error.to_string() });
@@ -341,6 +350,7 @@ impl Keeper {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_LAST);
         }
+        None
     }
 
     /// The process stops: what is open is closed early, made durable, and published as far as time allows. One that is
@@ -369,6 +379,7 @@ impl Keeper {
     }
 
     async fn flush_events(&self) {
+        tell_losses(&self.recording);
         self.pipeline.write_events(&self.recording);
         self.pipeline.sync_barrier().await;
     }

@@ -24,9 +24,11 @@ use super::timeline::Mark;
 use super::track::TrackWriter;
 
 mod expected;
+mod lost;
 mod view;
 
 pub use expected::Expected;
+pub use lost::Lost;
 pub use view::{Order, View};
 
 /// Marks that wait for the encoder worker; when full the oldest is dropped, for newer ones say more about the present.
@@ -94,6 +96,7 @@ pub struct Lane {
     writer: Mutex<TrackWriter>,
     view: Mutex<View>,
     undecodable: AtomicU64,
+    spool_errors: AtomicU64,
     /// Until it is closed.
     memory: Mutex<Option<LaneCharge>>,
     /// Told when the view changed in a way that the recording's keeper cares about.
@@ -159,6 +162,7 @@ impl Lane {
             writer: Mutex::new(parts.writer),
             view: Mutex::default(),
             undecodable: AtomicU64::new(0),
+            spool_errors: AtomicU64::new(0),
             memory: Mutex::new(Some(parts.memory)),
             changed: parts.changed,
         })

@@ -18,13 +18,16 @@ impl Pipeline {
             overload: self.lists.load.level() as u8,
             budget_used: self.budget.used(),
             budget_capacity: self.budget.capacity(),
+            spool_used: self.space.used(),
+            spool_quota: self.space.quota(),
+            spool_full: self.space.is_full(),
             ..Levels::default()
         };
         let (mut captures, mut pictures) = (0, 0);
         let mut states =
             [State::Live, State::Suspended, State::Finishing, State::Finished].map(|state| (state.name(), 0));
         for recording in self.registry.all() {
-            levels.sockets += recording.now().sockets as u64;
+            levels.sockets += recording.now(false).sockets as u64;
             for (waiting, decoded) in recording.lanes().iter().map(|lane| lane.depths()) {
                 captures += waiting as u64;
                 pictures += decoded as u64;
@@ -59,6 +62,9 @@ impl Pipeline {
 
     /// Why a new bot is refused now, if it is.
     pub fn full(&self) -> Option<Full> {
+        if self.space.is_full() {
+            return Some(Full::Spool);
+        }
         if self.lane_memory.is_full() {
             return Some(Full::Memory);
         }

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod assembly;
 pub mod budget;
 pub mod delivery;
+mod disk;
 pub mod encode;
 pub mod ingest;
 pub mod keeper;
@@ -61,6 +62,7 @@ use store::keys;
 use store::manifest::Mp4Manifest;
 use store::objects::Objects;
 use store::recovery::TakenUp;
+use store::space::Space;
 use store::spool::TrackSpool;
 use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
 use threads::{join, spawn};
@@ -87,6 +89,8 @@ pub struct Pipeline {
     pub registry: Registry,
     settings: RecordingSettings,
     lists: Arc<Lists>,
+    /// Room in the spool.
+    pub space: Arc<Space>,
     /// Memory of open lanes.
     pub lane_memory: Arc<LaneMemory>,
     /// Who is let in.
@@ -116,6 +120,7 @@ impl Pipeline {
         encode::x264::check(&encoder).map_err(|error| error.to_string())?;
         std::fs::create_dir_all(&config.spool)
             .map_err(|error| format!("--spool {}: cannot make the folder: {error}", config.spool.display()))?;
+        let space = Arc::new(Space::new(config.spool.clone(), config.spool_quota));
         let objects = Objects::open(&config.store, Arc::clone(&metrics), Arc::clone(&clock))?;
         let cores = machine::cores();
         let workers = |asked: Option<u16>| asked.map_or(cores, usize::from);
@@ -143,12 +148,17 @@ impl Pipeline {
                 lists.encode.serve(&*clock, |lane| timed(lane, &*clock, Lane::encode_one));
             })?);
         }
-        let (sync_clock, sync_metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
-        threads.last.push(spawn("sync".to_owned(), move || sync::run(&sync_jobs, &*sync_clock, &sync_metrics))?);
-        let (assemble_clock, assemble_metrics) = (Arc::clone(&clock), Arc::clone(&metrics));
-        threads.last.push(spawn("assemble".to_owned(), move || {
-            assembly::run(&assemble_jobs, &*assemble_clock, &assemble_metrics);
+        let (sync_clock, sync_metrics, sync_space) = (Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&space));
+        threads.last.push(spawn("sync".to_owned(), move || {
+            sync::run(&sync_jobs, &*sync_clock, &sync_metrics, sync_space);
         })?);
+        let (assemble_clock, assemble_metrics, room) = (Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&space));
+        threads.last.push(spawn("assemble".to_owned(), move || {
+            assembly::run(&assemble_jobs, &*assemble_clock, &assemble_metrics, &room);
+        })?);
+        // Beside the start, which does not wait for it.
+        let (counted, found) = (Arc::clone(&space), space.found());
+        threads.last.push(spawn("count".to_owned(), move || counted.count(&found))?);
         let in_flight = config.in_flight.unwrap_or_else(|| machine::memory() / 4);
         let pipeline = Arc::new(Pipeline {
             clock,
@@ -158,6 +168,7 @@ impl Pipeline {
             registry: Registry::default(),
             settings: RecordingSettings::new(&config, grid, encoder),
             lists,
+            space,
             lane_memory,
             admission: Admission::new(config.load_max),
             cores: cores.min(ingest_workers + encoder_workers),
@@ -169,7 +180,7 @@ impl Pipeline {
             config,
         });
         pipeline.take_up_spool();
-        tokio::spawn(Arc::clone(&pipeline).visit());
+        tokio::spawn(futures::future::join(Arc::clone(&pipeline).visit(), Arc::clone(&pipeline).watch_spool()));
         Ok((pipeline, threads))
     }
 
@@ -257,6 +268,7 @@ impl Pipeline {
                 dir: recording.spool.join(&track),
                 writer: self.writer.clone(),
                 sync: self.sync.clone(),
+                space: Arc::clone(&self.space),
             },
             load: Arc::clone(&self.lists.load),
         };
@@ -295,36 +307,6 @@ impl Pipeline {
         hears.await.unwrap_or(Err(AssemblyError::Stopping))
     }
 
-    /// Hands a small file of a recording's spool to the sync thread. Returns whether it was taken.
-    pub fn write_whole(&self, path: PathBuf, bytes: Vec<u8>) -> bool {
-        self.sync.try_send(SyncJob::Whole { path, bytes }).is_ok()
-    }
-
-    /// Hands a recording's waiting events to the sync thread; where that is busy they wait for the next visit.
-    pub fn write_events(&self, recording: &Recording) {
-        let Some(text) = recording.take_events() else { return };
-        let job = SyncJob::Lines { path: recording.spool.join(EVENTS), text };
-        if let Err(error) = self.sync.try_send(job)
-            && let SyncJob::Lines { text, .. } = error.into_inner()
-        {
-            recording.return_events(text);
-        }
-    }
-
-    /// Returns when everything handed to the sync thread before is done.
-    pub async fn sync_barrier(&self) {
-        let (done, hears) = oneshot::channel();
-        let mut job = SyncJob::Barrier(done);
-        while let Err(error) = self.sync.try_send(job) {
-            if error.is_disconnected() {
-                return;
-            }
-            job = error.into_inner();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let _ = hears.await;
-    }
-
     /// The one visit per recording and second.
     async fn visit(self: Arc<Self>) {
         let mut stop = self.stop.listen();
@@ -340,7 +322,9 @@ impl Pipeline {
             self.look_at_load(now);
             for recording in self.registry.all() {
                 recording.visit(now, grace);
-                self.write_events(&recording);
+                if !self.space.is_disk_full() {
+                    self.write_events(&recording);
+                }
                 let placed = recording.leave_limbo(now);
                 if !placed.is_empty() {
                     let pipeline = Arc::clone(&self);

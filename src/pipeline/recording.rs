@@ -130,6 +130,8 @@ pub struct Now {
     pub sockets: usize,
     /// Captures that are on their way, whose outcome is not known.
     pub captures_waiting: u64,
+    /// Whether captures are shed for want of room in the spool.
+    pub spool_full: bool,
     /// Lanes that were not opened for want of memory or over the limit.
     pub lanes_refused: u64,
     /// Objects that the store has not confirmed.
@@ -534,11 +536,12 @@ impl Recording {
         self.lock().participants.get(id).and_then(|participant| participant.name.clone())
     }
 
-    /// What happens right now.
-    pub fn now(&self) -> Now {
+    /// What happens right now; whether the spool is full is the process's to say.
+    pub fn now(&self, spool_full: bool) -> Now {
         let inner = self.lock();
         Now {
             sockets: inner.sockets.len(),
+            spool_full,
             captures_waiting: inner.lanes.values().map(|lane| u64::from(lane.pending())).sum(),
             lanes_refused: inner.lanes_refused,
             uploads_pending: inner.uploads_pending,

@@ -2,9 +2,12 @@
 //!
 //! Blocking file work, done before the first socket is taken.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::machine;
 use crate::media::Micros;
 
 use super::Pipeline;
@@ -19,19 +22,63 @@ use super::timeline::Mark;
 /// A crash loop gets so many graces in all.
 const GRACES_MAX: i64 = 3;
 
+/// An unfinished recording of the spool.
+struct Found {
+    folder: PathBuf,
+    state: RecordingState,
+    /// The folders of its tracks.
+    tracks: Vec<PathBuf>,
+}
+
+/// Reads what is there of a recording. `None` where an operator has to look at it.
+fn look_at(folder: &Path) -> Result<Option<Found>, Box<dyn std::error::Error>> {
+    let state = state::read(folder)?;
+    if state.state == State::Failed {
+        tracing::warn!(folder = %folder.display(), "left alone: this recording failed, and an operator has to look at it");
+        return Ok(None);
+    }
+    let tracks = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    Ok(Some(Found { folder: folder.to_owned(), state, tracks: tracks.collect() }))
+}
+
+/// Takes tracks up, several at a time: what they say, in the order of `dirs`.
+fn take_up_all(dirs: &[&Path]) -> Vec<io::Result<Option<TakenUp>>> {
+    let next = AtomicUsize::new(0);
+    let taken = Mutex::new(Vec::with_capacity(dirs.len()));
+    let work = || {
+        loop {
+            let n = next.fetch_add(1, SeqCst);
+            let Some(dir) = dirs.get(n) else { return };
+            let track = take_up(dir);
+            taken.lock().unwrap_or_else(PoisonError::into_inner).push((n, track));
+        }
+    };
+    std::thread::scope(|scope| {
+        // This thread works as well.
+        (1..machine::cores()).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
+    let mut taken = taken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    taken.sort_by_key(|(n, _)| *n);
+    taken.into_iter().map(|(_, track)| track).collect()
+}
+
 impl Pipeline {
     /// Takes up every unfinished recording of the spool. What cannot be read is left alone and reported.
     pub fn take_up_spool(self: &Arc<Self>) {
         let start = self.clock.mono();
         let Ok(folders) = std::fs::read_dir(&self.config.spool) else { return };
+        let folders = folders.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        let mut found: Vec<Found> = folders.filter_map(|folder| self.reported(&folder, look_at(&folder))?).collect();
+        let dirs: Vec<&Path> = found.iter().flat_map(|found| &found.tracks).map(PathBuf::as_path).collect();
+        let mut taken = take_up_all(&dirs).into_iter();
         let (mut recordings, mut tracks) = (0, 0);
-        for folder in folders.flatten().filter(|entry| entry.path().is_dir()) {
-            match self.take_up_recording(&folder.path()) {
-                Ok(taken) => (recordings, tracks) = (recordings + 1, tracks + taken),
-                Err(error) => {
-                    self.metrics.spool_failed.inc();
-                    tracing::error!(folder = %folder.path().display(), %error, "left alone: cannot take this recording up");
-                }
+        for found in found.drain(..) {
+            let of_recording: Vec<_> = taken.by_ref().take(found.tracks.len()).collect();
+            let of_recording: io::Result<Vec<Option<TakenUp>>> = of_recording.into_iter().collect();
+            if let Some(taken) = self.reported(&found.folder, of_recording.map_err(Into::into)) {
+                tracks += self.take_up_recording(found, taken.into_iter().flatten().collect());
+                recordings += 1;
             }
         }
         if recordings > 0 {
@@ -40,27 +87,25 @@ impl Pipeline {
         }
     }
 
-    fn take_up_recording(self: &Arc<Self>, folder: &Path) -> Result<usize, Box<dyn std::error::Error>> {
-        let state = state::read(folder)?;
-        if state.state == State::Failed {
-            tracing::warn!(folder = %folder.display(), "left alone: this recording failed, and an operator has to look at it");
-            return Ok(0);
-        }
-        let mut taken = Vec::new();
-        for entry in std::fs::read_dir(folder)?.flatten().filter(|entry| entry.path().is_dir()) {
-            if let Some(track) = take_up(&entry.path())? {
-                taken.push(track);
-            }
-        }
+    /// What could not be read is left alone.
+    fn reported<T>(&self, folder: &Path, read: Result<T, Box<dyn std::error::Error>>) -> Option<T> {
+        read.inspect_err(|error| {
+            self.metrics.spool_failed.inc();
+            tracing::error!(folder = %folder.display(), %error, "left alone: cannot take this recording up");
+        })
+        .ok()
+    }
+
+    fn take_up_recording(self: &Arc<Self>, found: Found, taken: Vec<TakenUp>) -> usize {
         let tracks = taken.len();
-        let key = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let recording = Arc::new(self.resumed(state, key, &taken));
+        let key = found.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let recording = Arc::new(self.resumed(found.state, key, &taken));
         for track in taken {
             recording.insert_lane(self.resumed_lane(&recording, track));
         }
         self.registry.insert(Arc::clone(&recording));
         self.keep(Keeper::resume(Arc::clone(self), recording));
-        Ok(tracks)
+        tracks
     }
 
     fn resumed(&self, state: RecordingState, key: String, tracks: &[TakenUp]) -> Recording {

@@ -16,15 +16,17 @@ use super::lane::{Arrived, Lane, Order};
 use super::package::boxes::{self, Track};
 use super::package::segmenter::{Part, Segmenter};
 use super::state::RecordingSettings;
+use super::store::gaps::note_gap;
 use super::store::journal::{self, EpochLine, Run, RunKind, SPOOL_VERSION};
 use super::store::manifest::EpochManifest;
+use super::store::space::is_full_error;
 use super::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
 use super::units::UnitMaker;
 
 mod books;
 
-use books::{SegmentBooks, note_gap, when_closed};
+use books::{SegmentBooks, when_closed};
 
 /// What is fixed for a track.
 #[derive(Clone, Debug)]
@@ -229,7 +231,7 @@ impl TrackWriter {
 
     fn write_held(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: Option<GapReason>) {
         if let Some(reason) = reason {
-            lane.view(|view| note_gap(view, first, ticks, reason));
+            lane.view(|view| note_gap(&mut view.gaps, first, first + ticks, reason));
         }
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Held, reason);
@@ -240,7 +242,7 @@ impl TrackWriter {
     }
 
     fn write_filler(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
-        lane.view(|view| note_gap(view, first, ticks, reason));
+        lane.view(|view| note_gap(&mut view.gaps, first, first + ticks, reason));
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Filled, Some(reason));
             let unit = self.open(lane, tick);
@@ -251,6 +253,10 @@ impl TrackWriter {
 
     /// Opens what is not open: the encoder, and an epoch that begins at `tick`.
     fn open(&mut self, lane: &Arc<Lane>, tick: Tick) -> Result<(), WriteError> {
+        if self.epoch.is_none() {
+            // While there is no room nothing is begun, and no picture encoded for nothing.
+            self.settings.spool.space.admit(0)?;
+        }
         if let Some(opened) = self.units.open()? {
             let (canvas, sets) = (opened.canvas, opened.encoder.parameter_sets());
             self.init = boxes::init_segment(&Track { canvas, fps: self.settings.rules.grid.fps, sets });
@@ -365,18 +371,25 @@ impl TrackWriter {
             WriteError::Spool(_) => (DiscardReason::SpoolFull, GapReason::SpoolFull),
             WriteError::Encode(_) | WriteError::Package(_) => (DiscardReason::EncoderFailed, GapReason::Unknown),
         };
-        if let WriteError::Spool(_) = &error {
-            self.metrics.spool_failed.inc();
-        } else {
-            self.metrics.encoders_failed.inc();
-            self.units.close();
+        match &error {
+            // Without an epoch there was none to lose.
+            WriteError::Spool(error) if self.epoch.is_some() || !is_full_error(error) => {
+                lane.note_spool_error(error, "a track lost its epoch");
+            }
+            WriteError::Spool(_) => {}
+            WriteError::Encode(_) | WriteError::Package(_) => {
+                self.metrics.encoders_failed.inc();
+                self.units.close();
+                tracing::error!(recording = lane.recording_id, track = lane.track, %error, "a track lost its epoch");
+            }
         }
-        tracing::error!(recording = lane.recording_id, track = lane.track, %error, "a track lost its epoch");
         let runs = std::mem::take(&mut self.runs);
         let lost = runs.iter().filter(|run| run.kind == RunKind::Picture).count() as u64;
         lane.discard(discard, lost);
         for run in runs {
-            self.book_unwritten(lane, run.tick, run.n, gap);
+            // What was a gap before stays one for its own reason.
+            let reason = run.reason.filter(|_| run.kind == RunKind::Filled);
+            self.book_unwritten(lane, run.tick, run.n, reason.unwrap_or(gap));
         }
         // What is complete stays.
         let _ = self.end_segment(lane);
@@ -388,7 +401,7 @@ impl TrackWriter {
     fn book_unwritten(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
         lane.view(|view| {
             view.ledger.filled += ticks as u64;
-            note_gap(view, first, ticks, reason);
+            note_gap(&mut view.gaps, first, first + ticks, reason);
         });
         self.metrics.filled(lane.kind, ticks as u64);
     }

@@ -14,6 +14,8 @@ mod alignment;
 mod api;
 mod bad_messages;
 mod closes;
+mod disk_full;
+mod full_spool;
 mod gaps;
 mod meetings;
 mod overload;

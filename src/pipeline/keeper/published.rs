@@ -1,12 +1,12 @@
 //! What of a track is published, and putting an object for as long as it takes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use object_store::path::Path as Key;
 
-use crate::media::Tick;
 use crate::pipeline::Pipeline;
+use crate::pipeline::lane::View;
 use crate::pipeline::package::playlist::Playlist;
 use crate::pipeline::recording::Recording;
 use crate::pipeline::store::manifest::Manifest;
@@ -25,18 +25,37 @@ pub(super) struct Published {
     pub(super) playlist_bytes: usize,
     pub(super) segments: usize,
     pub(super) inits: Vec<String>,
-    /// Ticks and places of the segments, for the MP4.
-    pub(super) spans: Vec<(Tick, Tick, PathBuf)>,
     pub(super) epochs: Vec<String>,
 }
 
 impl Published {
-    pub(super) fn note(&mut self, closed: Closed) {
+    pub(super) fn note(&mut self, closed: &Closed) {
         self.segments += 1;
-        if self.epochs.last() != Some(&closed.epoch) {
-            self.epochs.push(closed.epoch.clone());
+        if self.epochs.last() != Some(&closed.folder.name) {
+            self.epochs.push(closed.folder.name.clone());
         }
-        self.spans.push((closed.line.first_tick, closed.line.ticks, closed.path));
+    }
+}
+
+/// Takes out what no segment came of, because the disk was full or broke: epochs, and a first picture.
+pub(super) fn forget_unwritten(view: &mut View) {
+    let closed = &view.closed;
+    view.first_tick = closed.first().map(|segment| segment.first_tick);
+    if closed.is_empty() {
+        // A track without a picture has no MP4 whose ticks could be filled.
+        (view.canvas, view.codecs, view.ledger.filled) = (None, None, 0);
+    }
+    view.epochs.retain(|epoch| closed.iter().any(|segment| segment.folder.name == epoch.epoch));
+}
+
+/// An event for each segment that could not be made durable.
+pub(super) fn tell_losses(recording: &Recording) {
+    for lane in recording.lanes() {
+        for lost in lane.view(|view| std::mem::take(&mut view.lost)) {
+            let (from, to, error) = (lost.from_tick, lost.to_tick, lost.error);
+            let detail = serde_json::json!({ "track": lane.track, "from_tick": from, "to_tick": to, "error": error });
+            recording.event("segment_abandoned", detail);
+        }
     }
 }
 

@@ -11,8 +11,9 @@ use crate::pipeline::budget::{Budget, LaneMemory};
 use crate::pipeline::encode::EncoderSettings;
 use crate::pipeline::state::RecordingSettings;
 use crate::pipeline::store::manifest::Gap;
+use crate::pipeline::store::space::Space;
 use crate::pipeline::store::spool::TrackSpool;
-use crate::pipeline::store::sync::{SyncJob, make_durable};
+use crate::pipeline::store::sync::{SyncJob, Syncer};
 use crate::pipeline::track::TrackSettings;
 
 const GRID: Grid = Grid { fps: 2, part_ticks: 2, segment_ticks: 4 };
@@ -22,11 +23,13 @@ struct Bench {
     jobs: Receiver<SyncJob>,
     budget: Budget,
     dir: tempfile::TempDir,
+    space: Arc<Space>,
 }
 
 impl Bench {
     fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
+        let space = Arc::new(Space::new(dir.path().to_owned(), None));
         let (sync, jobs) = bounded(64);
         let recording = RecordingSettings {
             grid: GRID,
@@ -42,7 +45,12 @@ impl Bench {
             load: Arc::default(),
             rules: recording.rules(Kind::Webcam),
             recording,
-            spool: TrackSpool { dir: dir.path().join("track"), writer: "abc234".into(), sync },
+            spool: TrackSpool {
+                dir: dir.path().join("track"),
+                writer: "abc234".into(),
+                sync,
+                space: Arc::clone(&space),
+            },
         };
         let metrics = Arc::new(Metrics::new());
         let lists = Arc::new(Lists {
@@ -63,7 +71,7 @@ impl Bench {
             metrics,
             changed: Arc::default(),
         });
-        Bench { lane, jobs, budget: Budget::new(1 << 30), dir }
+        Bench { lane, jobs, budget: Budget::new(1 << 30), dir, space }
     }
 
     /// A picture taken at that tick arrives and is placed.
@@ -131,7 +139,7 @@ async fn pictures_of_a_segment_that_was_not_made_durable_are_booked_as_lost() {
         SyncJob::Segment { done, .. } => done(Err(std::io::Error::other("no"))),
         _ => unreachable!("segments alone are handed on"),
     }
-    make_durable(&mut jobs);
+    Syncer::new(Arc::clone(&bench.space)).work_off(jobs);
     let ledger = bench.ledger();
     assert_eq!((ledger.received, ledger.encoded, ledger.discarded["spool_full"]), (6, 2, 4));
     assert_eq!((ledger.held, ledger.filled, ledger.ticks()), (2, 4, 8));

@@ -5,6 +5,8 @@ use crate::media::{Canvas, Tick};
 use crate::pipeline::store::manifest::{EpochManifest, Gap};
 use crate::pipeline::store::spool::Closed;
 
+use super::Lost;
+
 /// What a recording asks of its lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -37,6 +39,8 @@ pub struct View {
     pub done: Option<Order>,
     /// Durable segments, in order; the keeper publishes them.
     pub closed: Vec<Closed>,
+    /// Segments that could not be made durable and were abandoned; the keeper makes events of them.
+    pub lost: Vec<Lost>,
     /// Segments handed to the sync thread that it has not answered for.
     pub syncing: u32,
 }

@@ -38,6 +38,11 @@ pub fn segment(number: i64) -> String {
     format!("{number:06}.m4s")
 }
 
+/// The number in the name of a closed segment.
+pub fn segment_number(name: &str) -> Option<i64> {
+    name.strip_suffix(".m4s")?.parse().ok()
+}
+
 /// The name of an init segment: it carries the hash of its bytes, so equal settings share one.
 pub fn init(bytes: &[u8]) -> String {
     format!("init-{}.mp4", hex(&Sha256::digest(bytes)[..4]))

@@ -1,9 +1,12 @@
 //! Spool on disk -> object: keys, journal, durability, upload.
 
+pub mod gaps;
 pub mod journal;
 pub mod keys;
+pub mod lists;
 pub mod manifest;
 pub mod objects;
 pub mod recovery;
+pub mod space;
 pub mod spool;
 pub mod sync;

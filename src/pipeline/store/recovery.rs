@@ -3,20 +3,25 @@
 //!
 //! Not here: what becomes of it ([`crate::pipeline`] opens a lane that goes on).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
 
 use sha2::{Digest, Sha256};
 
 use crate::ledger::Ledger;
-use crate::media::{Canvas, GapReason, Kind, Micros, Tick};
+use crate::media::{Canvas, DiscardReason, GapReason, Kind, Micros, Tick};
 
-use super::journal::{self, EpochLine, PartLine, Run, SPOOL_VERSION, SegmentLine};
+use super::gaps::note_gap;
+use super::journal::{EpochLine, KindRun, PartLine, RunKind, SPOOL_VERSION, SegmentLine};
 use super::keys;
+use super::lists::{line_of, list};
 use super::manifest::{EpochManifest, Gap};
-use super::spool::{Closed, GROWING, JOURNAL, SEGMENTS, append_to, read_lines, write_line};
+use super::spool::{Closed, EpochFolder, GROWING, JOURNAL, SEGMENTS, read_lines};
 
 /// Where a track stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +54,7 @@ pub struct TakenUp {
     pub bytes_cut: u64,
 }
 
-/// Reads a track's folder. `None` when it holds no complete part.
+/// Reads a track's folder. `None` when it holds no complete part. The books follow the segments that are there.
 ///
 /// # Errors
 /// Of the file system; `InvalidData` when an epoch is of another version of the spool.
@@ -63,7 +68,7 @@ pub fn take_up(dir: &Path) -> io::Result<Option<TakenUp>> {
             epochs.push(epoch);
         }
     }
-    epochs.sort_by_key(|epoch| (epoch.line.first_tick, epoch.end_tick));
+    epochs.sort_by_key(|epoch| (epoch.line.first_tick, epoch.end_tick()));
     let (Some(first), Some(last)) = (epochs.first(), epochs.last()) else { return Ok(None) };
     let mut track = TakenUp {
         participant_id: last.line.participant_id.clone(),
@@ -71,23 +76,26 @@ pub fn take_up(dir: &Path) -> io::Result<Option<TakenUp>> {
         canvas: last.line.canvas,
         codecs: last.line.codecs.clone(),
         epochs: Vec::new(),
-        closed: Vec::new(),
-        ledger: last.ledger.clone(),
+        closed: Vec::with_capacity(epochs.iter().map(|epoch| epoch.closed.len()).sum()),
+        ledger: last.last.ledger.clone(),
         first_tick: first.line.first_tick,
-        next_tick: last.end_tick,
-        last_at: last.last_at,
+        next_tick: last.end_tick(),
+        last_at: last.last.last_at,
         next_capture: epochs.iter().map(|epoch| epoch.next_capture).max().unwrap_or(0),
         gaps: Vec::new(),
         bytes_cut: epochs.iter().map(|epoch| epoch.bytes_cut).sum(),
     };
+    // What was abandoned is in no output, whether or not a line of the journal still came to say so.
+    let (encoded, held) = epochs.iter().fold((0, 0), |sum, epoch| (sum.0 + epoch.encoded, sum.1 + epoch.held));
+    track.ledger.settle(DiscardReason::SpoolFull, encoded, held);
     note_gap(&mut track.gaps, 0, first.line.first_tick, GapReason::NotJoined);
     let mut next = first.line.first_tick;
     for epoch in epochs {
         note_gap(&mut track.gaps, next, epoch.line.first_tick, GapReason::Unknown);
+        next = epoch.end_tick();
         for gap in epoch.gaps {
             note_gap(&mut track.gaps, gap.from_tick, gap.to_tick, gap.reason);
         }
-        next = epoch.end_tick;
         track.epochs.push(EpochManifest {
             epoch: epoch.name,
             first_tick: epoch.line.first_tick,
@@ -104,16 +112,60 @@ struct Epoch {
     name: String,
     line: EpochLine,
     closed: Vec<Closed>,
-    ledger: Ledger,
-    end_tick: Tick,
-    last_at: Micros,
+    /// The last complete part.
+    last: PartLine,
     next_capture: u64,
     gaps: Vec<Gap>,
     bytes_cut: u64,
+    /// Ticks of its segments with a picture of their own.
+    encoded: u64,
+    /// Those that show the one before them.
+    held: u64,
+}
+
+impl Epoch {
+    fn end_tick(&self) -> Tick {
+        self.last.first_tick + self.last.ticks
+    }
+}
+
+/// What the start wants to know of a part in a closed segment.
+#[derive(Deserialize)]
+struct Seen {
+    runs: Vec<SeenRun>,
+}
+
+#[derive(Deserialize)]
+struct SeenRun {
+    tick: Tick,
+    n: Tick,
+    #[serde(default)]
+    reason: Option<GapReason>,
+    #[serde(default)]
+    capture: Option<u64>,
+}
+
+/// What a journal's lines say beside the segments.
+#[derive(Default)]
+struct Told {
+    /// The newest line of a part that is there.
+    last: String,
+    next_capture: u64,
+    /// Tick ranges with their reason, in the order of the lines.
+    reasons: Vec<Gap>,
+}
+
+impl Told {
+    fn run(&mut self, tick: Tick, n: Tick, reason: Option<GapReason>, capture: Option<u64>) {
+        self.next_capture = self.next_capture.max(capture.map_or(0, |capture| capture + 1));
+        if let Some(reason) = reason {
+            note_gap(&mut self.reasons, tick, tick + n, reason);
+        }
+    }
 }
 
 fn read_epoch(dir: &Path) -> io::Result<Option<Epoch>> {
-    let mut journal = BufReader::new(File::open(dir.join(JOURNAL))?);
+    let mut journal = BufReader::with_capacity(64 * 1024, File::open(dir.join(JOURNAL))?);
     let mut text = String::new();
     journal.read_line(&mut text)?;
     // A first line that is torn belongs to an epoch without parts.
@@ -123,101 +175,139 @@ fn read_epoch(dir: &Path) -> io::Result<Option<Epoch>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut segments = Segments::new(dir, &name, &line.init)?;
-    let mut last = None;
-    let (mut gaps, mut next_capture) = (Vec::new(), 0);
-    // The parts of the segment that grew when the process died, kept until its file was looked at.
-    let mut growing: Vec<PartLine> = Vec::new();
-    let mut settle = |part: PartLine, last: &mut Option<PartLine>| {
-        for run in &part.runs {
-            next_capture = next_capture.max(run.capture.map_or(0, |capture| capture + 1));
-            if let Some(reason) = run.reason {
-                note_gap(&mut gaps, run.tick, run.tick + run.n, reason);
-            }
-        }
-        *last = Some(part);
-    };
-    loop {
-        text.clear();
-        if journal.read_line(&mut text)? == 0 {
-            break;
-        }
-        // The journal is appended line by line: what does not read is its torn end.
-        let Ok(part) = serde_json::from_str::<PartLine>(&text) else { break };
-        if segments.is_closed(part.segment) {
-            settle(part, &mut last);
-        } else {
-            growing.push(part);
-        }
-    }
-    let mut bytes_cut = 0;
-    if let Some((whole, cut)) = segments.close_growing(dir, growing)? {
-        bytes_cut = cut;
-        whole.into_iter().for_each(|part| settle(part, &mut last));
+    let folder = EpochFolder { name: name.clone(), init: line.init.clone(), dir: dir.to_owned() };
+    let mut segments = Segments::new(folder)?;
+    let (mut told, growing) = read_parts(&mut journal, &segments)?;
+    let (whole, bytes_cut) = segments.close_growing(growing)?;
+    let last = serde_json::from_str::<PartLine>(&told.last).ok();
+    let last = whole.last().cloned().into_iter().chain(last).max_by_key(|part| part.first_tick);
+    for run in whole.iter().flat_map(|part| &part.runs) {
+        told.run(run.tick, run.n, run.reason, run.capture);
     }
     let Some(last) = last else { return Ok(None) };
-    Ok(Some(Epoch {
-        name,
-        line,
-        closed: segments.closed,
-        ledger: last.ledger,
-        end_tick: last.first_tick + last.ticks,
-        last_at: last.last_at,
-        next_capture,
-        gaps,
-        bytes_cut,
-    }))
+    let mut closed = segments.closed;
+    closed.sort_unstable_by_key(|segment| segment.first_tick);
+    let mut gaps = told.reasons;
+    // An epoch is written without a break: what is missing in it was abandoned.
+    let mut next = line.first_tick;
+    for segment in &closed {
+        note_gap(&mut gaps, next, segment.first_tick, GapReason::SpoolFull);
+        next = segment.end_tick();
+    }
+    gaps.sort_by_key(|gap| gap.from_tick);
+    let next_capture = told.next_capture;
+    let (encoded, held) = (segments.encoded, segments.held);
+    Ok(Some(Epoch { name, line, closed, last, next_capture, gaps, bytes_cut, encoded, held }))
 }
+
+/// Reads the parts of a journal: what those in closed segments tell, and those of segments that are not closed.
+fn read_parts(journal: &mut impl BufRead, segments: &Segments) -> io::Result<(Told, Vec<PartLine>)> {
+    let (mut told, mut growing) = (Told::default(), Vec::new());
+    let mut text = String::new();
+    loop {
+        text.clear();
+        // The journal is appended line by line: what does not read is its torn end.
+        if journal.read_line(&mut text)? == 0 || !text.ends_with('\n') {
+            break;
+        }
+        let Some(number) = segment_of(&text) else { break };
+        match segments.tells.get(&number) {
+            // Most lines by far, in an hour of pictures a gigabyte for some hundred tracks.
+            Some(false) => {}
+            Some(true) => {
+                let Ok(seen) = serde_json::from_str::<Seen>(&text) else { break };
+                seen.runs.iter().for_each(|run| told.run(run.tick, run.n, run.reason, run.capture));
+            }
+            None => {
+                let Ok(part) = serde_json::from_str::<PartLine>(&text) else { break };
+                growing.push(part);
+                continue;
+            }
+        }
+        std::mem::swap(&mut told.last, &mut text);
+    }
+    Ok((told, growing))
+}
+
+/// The segment that a part's line names.
+fn segment_of(line: &str) -> Option<i64> {
+    #[derive(Deserialize)]
+    struct Named {
+        segment: i64,
+    }
+    // As it is written; in any other order it costs a parse.
+    let digits = line.strip_prefix("{\"segment\":").and_then(|rest| rest.split(',').next());
+    digits.and_then(|digits| digits.parse().ok()).or_else(|| Some(serde_json::from_str::<Named>(line).ok()?.segment))
+}
+
+/// The newest closed segments of an epoch, whose captures are the newest.
+const NEWEST: usize = 2;
 
 /// The segments of an epoch.
 struct Segments {
-    epoch: String,
-    init: String,
+    folder: Arc<EpochFolder>,
     closed: Vec<Closed>,
-    numbers: BTreeSet<i64>,
+    /// Whether their parts tell more than their list does: reasons, and the newest captures.
+    tells: BTreeMap<i64, bool>,
+    encoded: u64,
+    held: u64,
 }
 
 impl Segments {
-    fn new(dir: &Path, epoch: &str, init: &str) -> io::Result<Segments> {
-        let list = dir.join(SEGMENTS);
+    fn new(folder: EpochFolder) -> io::Result<Segments> {
+        let list = folder.dir.join(SEGMENTS);
         let lines: Vec<SegmentLine> = if list.exists() { read_lines(&list, 0)? } else { Vec::new() };
-        let mut segments =
-            Segments { epoch: epoch.to_owned(), init: init.to_owned(), closed: Vec::new(), numbers: BTreeSet::new() };
+        // One look at the folder instead of one at each file.
+        let mut there = BTreeSet::new();
+        for entry in fs::read_dir(&folder.dir)? {
+            there.insert(entry?.file_name());
+        }
+        let folder = Arc::new(folder);
+        let closed = Vec::with_capacity(lines.len() + 1);
+        let mut segments = Segments { folder, closed, tells: BTreeMap::new(), encoded: 0, held: 0 };
         for line in lines {
-            let path = dir.join(keys::segment(line.number));
             // A line is written before its segment has its name: without the name, the segment still grows.
-            if path.exists() && segments.numbers.insert(line.number) {
-                segments.closed.push(Closed { epoch: epoch.to_owned(), init: init.to_owned(), path, line });
+            let named = there.contains(std::ffi::OsStr::new(&keys::segment(line.number)));
+            if named && !segments.tells.contains_key(&line.number) {
+                segments.add(&line);
             }
+        }
+        for number in segments.closed.iter().rev().take(NEWEST).map(|closed| closed.number) {
+            segments.tells.insert(number, true);
         }
         Ok(segments)
     }
 
-    fn is_closed(&self, number: i64) -> bool {
-        self.numbers.contains(&number)
+    fn add(&mut self, line: &SegmentLine) {
+        let count = |kind| line.runs.iter().filter(|run| run.kind == kind).map(|run| run.n as u64).sum::<u64>();
+        self.encoded += count(RunKind::Picture);
+        self.held += count(RunKind::Held);
+        let all_pictures = matches!(&line.runs[..], [KindRun { kind: RunKind::Picture, .. }]);
+        self.tells.insert(line.number, !all_pictures);
+        self.closed.push(Closed::new(&self.folder, line));
     }
 
     /// Closes the segments that had not got their names: whole as far as the journal and the bytes agree. Gives the parts
     /// that are in, and how many bytes were cut.
-    fn close_growing(&mut self, dir: &Path, parts: Vec<PartLine>) -> io::Result<Option<(Vec<PartLine>, u64)>> {
+    fn close_growing(&mut self, parts: Vec<PartLine>) -> io::Result<(Vec<PartLine>, u64)> {
         let mut whole = Vec::new();
         let mut cut = 0;
-        let mut numbers: Vec<i64> = parts.iter().map(|part| part.segment).collect();
-        numbers.dedup();
-        for number in numbers {
-            let path = dir.join(keys::segment(number));
-            let growing = dir.join(format!("{}{GROWING}", keys::segment(number)));
+        for parts in parts.chunk_by(|a, b| a.segment == b.segment) {
+            let number = parts[0].segment;
+            let path = self.folder.dir.join(keys::segment(number));
+            let growing = self.folder.dir.join(format!("{}{GROWING}", keys::segment(number)));
             // Renamed, but its line in the list did not survive.
             let from = if path.exists() { &path } else { &growing };
-            let mut mine: Vec<PartLine> = parts.iter().filter(|part| part.segment == number).cloned().collect();
-            let Ok(mut file) = File::options().read(true).write(true).open(from) else { break };
+            // Abandoned: in no output.
+            let Ok(mut file) = File::options().read(true).write(true).open(from) else { continue };
             let size = file.metadata()?.len();
-            while let Some(last) = mine.last() {
+            let mut mine = parts;
+            while let Some((last, before)) = mine.split_last() {
                 let end = last.offset + last.bytes;
                 if end <= size && hash_of(&mut file, end)? == last.sha256 {
                     break;
                 }
-                mine.pop();
+                mine = before;
             }
             let Some(last) = mine.last() else {
                 cut += size;
@@ -227,50 +317,20 @@ impl Segments {
             cut += size - end;
             file.set_len(end)?;
             file.sync_all()?;
-            let mut runs: Vec<Run> = Vec::new();
-            mine.iter().flat_map(|part| part.runs.clone()).for_each(|run| journal::push_run(&mut runs, run));
-            let line = SegmentLine {
-                number,
-                first_tick: mine[0].first_tick,
-                ticks: mine.iter().map(|part| part.ticks).sum(),
-                bytes: end,
-                sha256: last.sha256.clone(),
-                runs: journal::kinds(&runs),
-            };
+            let line = line_of(mine);
             if from != &path {
                 fs::rename(&growing, &path)?;
             }
-            self.list(dir, &line)?;
-            File::open(dir)?.sync_all()?;
-            self.numbers.insert(number);
-            let (epoch, init) = (self.epoch.clone(), self.init.clone());
-            let complete = mine.len() == parts.iter().filter(|part| part.segment == number).count();
-            self.closed.push(Closed { epoch, init, path, line });
-            whole.extend(mine);
+            list(&self.folder.dir, &line)?;
+            File::open(&self.folder.dir)?.sync_all()?;
+            self.add(&line);
+            whole.extend_from_slice(mine);
             // What follows a torn segment hangs in the air.
-            if !complete {
+            if mine.len() < parts.len() {
                 break;
             }
         }
-        Ok((!whole.is_empty() || cut > 0).then_some((whole, cut)))
-    }
-
-    /// Writes the segment's line, unless it stands there already.
-    fn list(&self, dir: &Path, line: &SegmentLine) -> io::Result<()> {
-        let list = dir.join(SEGMENTS);
-        let mut lines: Vec<SegmentLine> = if list.exists() { read_lines(&list, 0)? } else { Vec::new() };
-        if lines.iter().any(|known| known == line) {
-            return Ok(());
-        }
-        // A line of a segment that is shorter now, or a torn one, is replaced: the list is written anew.
-        lines.retain(|known| known.number != line.number);
-        lines.push(line.clone());
-        let aside = dir.join(format!("{SEGMENTS}.new"));
-        let _ = fs::remove_file(&aside);
-        let mut file = append_to(&aside)?;
-        lines.iter().try_for_each(|line| write_line(&mut file, line))?;
-        file.sync_all()?;
-        fs::rename(&aside, &list)
+        Ok((whole, cut))
     }
 }
 
@@ -290,13 +350,5 @@ fn hash_of(file: &mut File, bytes: u64) -> io::Result<String> {
     }
 }
 
-/// Adds a range, as part of the last one where it goes on with the same reason.
-pub fn note_gap(gaps: &mut Vec<Gap>, from_tick: Tick, to_tick: Tick, reason: GapReason) {
-    if to_tick <= from_tick {
-        return;
-    }
-    match gaps.last_mut() {
-        Some(last) if last.to_tick == from_tick && last.reason == reason => last.to_tick = to_tick,
-        _ => gaps.push(Gap { from_tick, to_tick, reason }),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use sha2::{Digest, Sha256};
@@ -16,6 +17,7 @@ use crate::pipeline::package::segmenter::Part;
 
 use super::journal::{self, EpochLine, PartLine, Run, SegmentLine};
 use super::keys;
+use super::space::{Op, Space};
 use super::sync::SyncJob;
 
 /// The journal of an epoch, in its folder.
@@ -34,19 +36,50 @@ pub struct TrackSpool {
     pub writer: String,
     /// To the sync thread.
     pub sync: Sender<SyncJob>,
+    /// The room there is.
+    pub space: Arc<Space>,
 }
 
-/// A segment that is complete and durable.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Closed {
+/// The folder of an epoch, shared by all its segments.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EpochFolder {
     /// The epoch's folder name.
-    pub epoch: String,
+    pub name: String,
     /// The file name of the init segment.
     pub init: String,
-    /// Where the segment lies.
-    pub path: PathBuf,
-    /// Its line in `segments.jsonl`.
-    pub line: SegmentLine,
+    /// Where it lies.
+    pub dir: PathBuf,
+}
+
+/// A segment that is complete and durable. Every segment of every recording under way has one: 40 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Where it lies.
+    pub folder: Arc<EpochFolder>,
+    /// Its number on the recording's segment grid.
+    pub number: i64,
+    /// Its first tick.
+    pub first_tick: Tick,
+    /// Its ticks.
+    pub ticks: Tick,
+}
+
+impl Closed {
+    /// The segment that a line of the epoch's list tells of.
+    pub fn new(folder: &Arc<EpochFolder>, line: &SegmentLine) -> Closed {
+        let folder = Arc::clone(folder);
+        Closed { folder, number: line.number, first_tick: line.first_tick, ticks: line.ticks }
+    }
+
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        self.folder.dir.join(keys::segment(self.number))
+    }
+
+    /// The tick after its last one.
+    pub fn end_tick(&self) -> Tick {
+        self.first_tick + self.ticks
+    }
 }
 
 /// What is told when a segment became durable, or did not.
@@ -66,10 +99,9 @@ pub struct PartBooks<'a> {
 #[derive(Debug)]
 pub struct EpochWriter {
     spool: TrackSpool,
-    dir: PathBuf,
-    name: String,
-    init: String,
+    folder: Arc<EpochFolder>,
     journal: File,
+    journal_bytes: u64,
     open: Option<OpenSegment>,
 }
 
@@ -90,33 +122,42 @@ impl EpochWriter {
     /// is there. `line.init` is filled in.
     ///
     /// # Errors
-    /// Of the file system.
-    pub fn create(spool: &TrackSpool, mut line: EpochLine, init: &[u8]) -> io::Result<EpochWriter> {
+    /// Of the file system; nothing of the epoch is left then.
+    pub fn create(spool: &TrackSpool, line: EpochLine, init: &[u8]) -> io::Result<EpochWriter> {
+        let dir = spool.dir.join(keys::epoch(line.first_tick, &spool.writer));
+        spool.space.run(Op::Epoch, || {
+            fs::create_dir_all(&dir)?;
+            EpochWriter::begin(spool, &dir, line, init).inspect_err(|_| drop(fs::remove_dir_all(&dir)))
+        })
+    }
+
+    fn begin(spool: &TrackSpool, dir: &Path, mut line: EpochLine, init: &[u8]) -> io::Result<EpochWriter> {
         let name = keys::epoch(line.first_tick, &spool.writer);
-        let dir = spool.dir.join(&name);
-        fs::create_dir_all(&dir)?;
         line.init = keys::init(init);
         let init_path = spool.dir.join(&line.init);
         if !init_path.exists() {
             let aside = spool.dir.join(format!("{}.{name}", line.init));
-            let mut file = File::create(&aside)?;
-            file.write_all(init)?;
-            file.sync_all()?;
-            fs::rename(&aside, &init_path)?;
+            let written = File::create(&aside).and_then(|mut file| file.write_all(init).and_then(|()| file.sync_all()));
+            let placed = written.and_then(|()| fs::rename(&aside, &init_path));
+            placed.inspect_err(|_| drop(fs::remove_file(&aside)))?;
+            spool.space.wrote(init.len() as u64);
         }
         let mut journal = append_to(&dir.join(JOURNAL))?;
-        write_line(&mut journal, &line)?;
-        Ok(EpochWriter { spool: spool.clone(), dir, name, init: line.init, journal, open: None })
+        let head = line_bytes(&line)?;
+        spool.space.append(Op::Journal, &mut journal, 0, &head)?;
+        let folder = Arc::new(EpochFolder { name, init: line.init, dir: dir.to_owned() });
+        let journal_bytes = head.len() as u64;
+        Ok(EpochWriter { spool: spool.clone(), folder, journal, journal_bytes, open: None })
     }
 
     /// The epoch's folder name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.folder.name
     }
 
     /// The name of its init segment.
     pub fn init(&self) -> &str {
-        &self.init
+        &self.folder.init
     }
 
     /// Appends a part, then its journal line. A part that closes its segment hands the segment to the sync thread,
@@ -130,6 +171,7 @@ impl EpochWriter {
         books: PartBooks<'_>,
         when_closed: impl FnOnce() -> WhenClosed,
     ) -> io::Result<()> {
+        self.spool.space.admit(part.bytes.len() as u64)?;
         if part.opens || self.open.is_none() {
             self.open = Some(self.create_segment(part)?);
         }
@@ -149,12 +191,17 @@ impl EpochWriter {
             last_at: books.last_at,
             runs: books.runs,
         };
-        if let Err(error) = open.file.write_all(&part.bytes).and_then(|()| write_line(&mut self.journal, &line)) {
-            // A disk that is full takes half of it: the segment ends where its last whole part does.
+        let space = &self.spool.space;
+        space.append(Op::Part, &mut open.file, offset, &part.bytes)?;
+        let text = line_bytes(&line)?;
+        if let Err(error) = space.append(Op::Journal, &mut self.journal, self.journal_bytes, &text) {
+            // A part without its line is none: the segment ends where the last whole part does.
             open.file.set_len(offset)?;
             open.file.seek(io::SeekFrom::Start(offset))?;
+            space.resized(line.bytes, 0);
             return Err(error);
         }
+        self.journal_bytes += text.len() as u64;
         open.hash = hash;
         open.bytes += part.bytes.len() as u64;
         open.ticks += Tick::from(part.ticks);
@@ -165,10 +212,11 @@ impl EpochWriter {
         Ok(())
     }
 
-    /// Closes the segment that is open, if one is: at its cell's end, or early with the epoch.
+    /// Closes the segment that is open, if one is: at its cell's end, or early with the epoch. `when_closed` is asked
+    /// for only when the segment is handed on.
     ///
     /// # Errors
-    /// Of the file system; the segment then keeps its growing name.
+    /// When it could not be handed on; the segment then keeps its growing name.
     pub fn end(&mut self, when_closed: impl FnOnce() -> WhenClosed) -> io::Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let line = SegmentLine {
@@ -179,22 +227,34 @@ impl EpochWriter {
             sha256: keys::hex(&open.hash.finalize()),
             runs: journal::kinds(&open.runs),
         };
-        write_line(&mut append_to(&self.dir.join(SEGMENTS))?, &line)?;
-        let path = self.dir.join(keys::segment(open.number));
-        let closed = Closed { epoch: self.name.clone(), init: self.init.clone(), path, line };
+        if open.ticks == 0 {
+            // No part of it found room.
+            return fs::remove_file(&open.path);
+        }
+        // A full disk may not take the line; the journal has all of it, and the list is settled before it leaves.
+        if let Err(error) = self.list(&line) {
+            tracing::debug!(%error, segment = line.number, "a closed segment is not listed yet");
+        }
+        let closed = Closed::new(&self.folder, &line);
         let job = SyncJob::Segment { file: open.file, growing: open.path, closed, done: when_closed() };
         // Waits when the disk is behind: the encoder then waits, and the lane's queues after it.
         self.spool.sync.send(job).map_err(|_| io::Error::other("the sync thread has ended"))
     }
 
+    fn list(&self, line: &SegmentLine) -> io::Result<()> {
+        let mut list = append_to(&self.folder.dir.join(SEGMENTS))?;
+        let size = list.metadata()?.len();
+        self.spool.space.append(Op::List, &mut list, size, &line_bytes(line)?)
+    }
+
     fn create_segment(&self, part: &Part) -> io::Result<OpenSegment> {
-        let path = self.dir.join(format!("{}{GROWING}", keys::segment(part.segment)));
+        let path = self.folder.dir.join(format!("{}{GROWING}", keys::segment(part.segment)));
         Ok(OpenSegment {
             number: part.segment,
             first_tick: part.first_tick,
             ticks: 0,
             bytes: 0,
-            file: OpenOptions::new().write(true).create_new(true).open(&path)?,
+            file: self.spool.space.run(Op::Segment, || OpenOptions::new().write(true).create_new(true).open(&path))?,
             path,
             hash: Sha256::new(),
             runs: Vec::new(),
@@ -209,9 +269,13 @@ pub fn append_to(path: &Path) -> io::Result<File> {
 
 /// Appends one JSON line with one write, so that a reader never sees half of two.
 pub fn write_line(file: &mut File, line: &impl serde::Serialize) -> io::Result<()> {
+    file.write_all(&line_bytes(line)?)
+}
+
+fn line_bytes(line: &impl serde::Serialize) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
-    file.write_all(&text)
+    Ok(text)
 }
 
 /// Writes a whole file aside, makes it durable and renames it: no reader sees half of it.
@@ -231,6 +295,7 @@ pub fn read_lines<T: serde::de::DeserializeOwned>(path: &Path, skip: usize) -> i
 
 #[cfg(test)]
 mod tests {
+    use super::super::sync::Syncer;
     use super::*;
 
     fn part(segment: i64, first_tick: Tick, bytes: &[u8], opens: bool, closes: bool) -> Part {
@@ -246,7 +311,12 @@ mod tests {
     fn a_segment_has_its_name_only_when_it_is_durable() {
         let dir = tempfile::tempdir().unwrap();
         let (sync, jobs) = crossbeam_channel::bounded(4);
-        let spool = TrackSpool { dir: dir.path().to_owned(), writer: "abc234".into(), sync };
+        let spool = TrackSpool {
+            dir: dir.path().to_owned(),
+            writer: "abc234".into(),
+            sync,
+            space: Arc::new(Space::new(dir.path().to_owned(), None)),
+        };
         let line = EpochLine {
             spool: journal::SPOOL_VERSION,
             participant_id: "100".into(),
@@ -265,19 +335,21 @@ mod tests {
         epoch.append(&part(0, 4, b"two", false, true), books(&ledger, 4), || done).unwrap();
         let segment = dir.path().join("0000002-abc234/000000.m4s");
         assert!(!segment.exists());
-        super::super::sync::make_durable(&mut jobs.try_iter().collect());
+        Syncer::new(Arc::clone(&spool.space)).work_off(jobs.try_iter().collect());
         let closed = hears.recv().unwrap().unwrap();
-        assert_eq!(closed.path, segment);
+        assert_eq!(closed.path(), segment);
         assert_eq!(fs::read(&segment).unwrap(), b"onetwo");
-        assert_eq!(closed.line.sha256, keys::hex(&Sha256::digest(b"onetwo")));
-        assert_eq!((closed.line.first_tick, closed.line.ticks, closed.line.bytes), (2, 4, 6));
-        assert_eq!(closed.line.runs, [journal::KindRun { kind: journal::RunKind::Held, n: 4 }]);
+        let listed: Vec<SegmentLine> = read_lines(&dir.path().join("0000002-abc234").join(SEGMENTS), 0).unwrap();
+        assert_eq!(Closed::new(&closed.folder, &listed[0]), closed);
+        assert_eq!(listed[0].sha256, keys::hex(&Sha256::digest(b"onetwo")));
+        assert_eq!((listed[0].first_tick, listed[0].ticks, listed[0].bytes), (2, 4, 6));
+        assert_eq!(listed[0].runs, [journal::KindRun { kind: journal::RunKind::Held, n: 4 }]);
         let parts: Vec<PartLine> = read_lines(&dir.path().join("0000002-abc234").join(JOURNAL), 1).unwrap();
         assert_eq!(
             parts.iter().map(|p| (p.offset, p.bytes, p.closes)).collect::<Vec<_>>(),
             [(0, 3, false), (3, 3, true)]
         );
-        assert_eq!(parts[1].sha256, closed.line.sha256);
+        assert_eq!(parts[1].sha256, listed[0].sha256);
         assert_eq!(parts[1].ledger, ledger);
         assert_eq!(fs::read(dir.path().join(keys::init(b"init"))).unwrap(), b"init");
     }

@@ -1,20 +1,30 @@
 //! The sync thread: makes closed segments durable in batches, gives them their names, and writes event lines.
-//! Neither the workers nor the tokio tasks ever wait for a disk's cache.
+//! Neither the workers nor the tokio tasks ever wait for a disk's cache. Small files that a full disk does not take are
+//! kept and tried again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::clock::Clock;
 use crate::metrics::{Metrics, Stage};
 
+use super::space::{Op, Space};
 use super::spool::{Closed, WhenClosed, append_to};
 
 /// Jobs that wait for the sync thread; when it is full the sender waits.
 pub const SYNC_JOBS_MAX: usize = 1024;
+/// How often what is late is tried again.
+const TRY_LATE_EVERY: Duration = Duration::from_secs(1);
+/// Event lines of a recording that wait for a disk that takes none.
+const LATE_LINES_MAX: usize = 1 << 20;
+/// What an abandoned segment's name ends with.
+const ABANDONED: &str = "abandoned";
 
 /// What the sync thread is asked for.
 pub enum SyncJob {
@@ -43,62 +53,172 @@ pub enum SyncJob {
         /// All of it.
         bytes: Vec<u8>,
     },
-    /// Answer once everything before it is done.
+    /// What is late of this folder is not written any more: the folder is removed.
+    Forget(PathBuf),
+    /// Answer once everything before it was tried.
     Barrier(tokio::sync::oneshot::Sender<()>),
 }
 
 /// The thread's life: ends when every sender is gone.
-pub fn run(jobs: &Receiver<SyncJob>, clock: &dyn Clock, metrics: &Metrics) {
-    while let Ok(first) = jobs.recv() {
-        let mut batch: Vec<SyncJob> = std::iter::once(first).chain(jobs.try_iter().take(SYNC_JOBS_MAX)).collect();
+pub fn run(jobs: &Receiver<SyncJob>, clock: &dyn Clock, metrics: &Metrics, space: Arc<Space>) {
+    let mut syncer = Syncer::new(space);
+    loop {
+        let first = match syncer.late.is_empty() {
+            true => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => jobs.recv_timeout(TRY_LATE_EVERY),
+        };
+        if matches!(first, Err(RecvTimeoutError::Disconnected)) {
+            return syncer.try_late();
+        }
+        let batch: Vec<SyncJob> = first.into_iter().chain(jobs.try_iter().take(SYNC_JOBS_MAX)).collect();
         let start = clock.mono();
-        make_durable(&mut batch);
+        syncer.try_late();
+        syncer.work_off(batch);
         metrics.took(Stage::Sync, clock.mono() - start);
     }
 }
 
-/// Works a batch off: every file is synced, then renamed, then each folder is synced once, and only then is anybody told.
-pub fn make_durable(batch: &mut Vec<SyncJob>) {
-    let mut folders = BTreeSet::new();
-    let mut segments: Vec<(io::Result<()>, Closed, WhenClosed)> = Vec::new();
-    let mut barriers = Vec::new();
-    for job in batch.drain(..) {
-        match job {
-            SyncJob::Segment { file, growing, closed, done } => {
-                let renamed = file.sync_data().and_then(|()| fs::rename(&growing, &closed.path));
-                folders.extend(closed.path.parent().map(PathBuf::from));
-                segments.push((renamed, closed, done));
-            }
-            SyncJob::Lines { path, text } => {
-                // Participants join before the first picture makes the folder.
-                if let Err(error) = make_folder(&path)
-                    .and_then(|()| append_to(&path))
-                    .and_then(|mut file| file.write_all(text.as_bytes()))
-                {
-                    tracing::error!(path = %path.display(), %error, "cannot append events");
+/// What of a file could not be written yet.
+enum Late {
+    Lines(String),
+    Whole(Vec<u8>),
+}
+
+/// Works jobs off, and keeps what the disk did not take until it does.
+pub struct Syncer {
+    space: Arc<Space>,
+    late: BTreeMap<PathBuf, Late>,
+}
+
+impl Syncer {
+    /// Nothing is late yet.
+    pub fn new(space: Arc<Space>) -> Syncer {
+        Syncer { space, late: BTreeMap::new() }
+    }
+
+    /// Works a batch off: every file is synced, then renamed, then each folder is synced once, and only then is anybody
+    /// told.
+    pub fn work_off(&mut self, batch: Vec<SyncJob>) {
+        let mut folders = BTreeSet::new();
+        let mut segments: Vec<(io::Result<()>, PathBuf, Closed, WhenClosed)> = Vec::new();
+        let mut barriers = Vec::new();
+        for job in batch {
+            match job {
+                SyncJob::Segment { file, growing, closed, done } => {
+                    let synced = self.space.run(Op::SyncSegment, || file.sync_data());
+                    let renamed = synced.and_then(|()| fs::rename(&growing, closed.path()));
+                    folders.insert(closed.folder.dir.clone());
+                    segments.push((renamed, growing, closed, done));
                 }
+                SyncJob::Lines { path, text } => self.append_lines(path, text),
+                SyncJob::Whole { path, bytes } => self.write_whole(path, bytes),
+                SyncJob::Forget(folder) => self.late.retain(|path, _| !path.starts_with(&folder)),
+                SyncJob::Barrier(done) => barriers.push(done),
             }
-            SyncJob::Whole { path, bytes } => {
-                if let Err(error) = make_folder(&path).and_then(|()| super::spool::write_whole(&path, &bytes)) {
-                    tracing::error!(path = %path.display(), %error, "cannot write");
-                }
+        }
+        let sync = |dir: &PathBuf| self.space.run(Op::SyncFolder, || File::open(dir).and_then(|dir| dir.sync_all()));
+        let unsynced: BTreeSet<PathBuf> = folders.into_iter().filter(|folder| sync(folder).is_err()).collect();
+        for (renamed, growing, closed, done) in segments {
+            let folder_failed = unsynced.contains(&closed.folder.dir);
+            let result = if folder_failed { Err(io::Error::other("cannot sync the folder")) } else { renamed };
+            if result.is_err() {
+                self.abandon(&growing, &closed.path());
             }
-            SyncJob::Barrier(done) => barriers.push(done),
+            done(result.map(|()| closed));
+        }
+        for barrier in barriers {
+            let _ = barrier.send(());
         }
     }
-    let unsynced: BTreeSet<PathBuf> =
-        folders.into_iter().filter(|folder| File::open(folder).and_then(|dir| dir.sync_all()).is_err()).collect();
-    for (renamed, closed, done) in segments {
-        let folder_failed = closed.path.parent().is_some_and(|folder| unsynced.contains(folder));
-        let result = if folder_failed { Err(io::Error::other("cannot sync the folder")) } else { renamed };
-        done(result.map(|()| closed));
+
+    /// Takes a segment's name away: after a failed sync nobody knows what of it the disk has, and a later sync that
+    /// succeeds says nothing of it. No start takes it up, whatever the journal says.
+    fn abandon(&self, growing: &Path, named: &Path) {
+        let aside = named.with_extension(ABANDONED);
+        if let Err(error) = fs::rename(growing, &aside).or_else(|_| fs::rename(named, &aside)) {
+            tracing::debug!(%error, segment = %named.display(), "an abandoned segment keeps its name");
+        }
     }
-    for barrier in barriers {
-        let _ = barrier.send(());
+
+    /// Tries again what is late.
+    fn try_late(&mut self) {
+        for (path, late) in std::mem::take(&mut self.late) {
+            match late {
+                Late::Lines(text) => self.append_lines(path, text),
+                Late::Whole(bytes) => self.write_whole(path, bytes),
+            }
+        }
+    }
+
+    fn append_lines(&mut self, path: PathBuf, text: String) {
+        if let Some(Late::Lines(waiting)) = self.late.get_mut(&path) {
+            if waiting.len() + text.len() > LATE_LINES_MAX {
+                return tracing::error!(path = %path.display(), bytes = text.len(), "events are lost: the disk takes none");
+            }
+            return waiting.push_str(&text);
+        }
+        // Participants join before the first picture makes the folder.
+        let appended = make_folder(&path).and_then(|()| {
+            let mut file = append_to(&path)?;
+            let size = file.metadata()?.len();
+            self.space.append(Op::Lines, &mut file, size, text.as_bytes())
+        });
+        if let Err(error) = self.space.noted(appended) {
+            tracing::debug!(path = %path.display(), %error, "cannot append events yet");
+            self.late.insert(path, Late::Lines(text));
+        }
+    }
+
+    fn write_whole(&mut self, path: PathBuf, bytes: Vec<u8>) {
+        self.late.remove(&path);
+        let before = fs::metadata(&path).map_or(0, |meta| meta.len());
+        let written =
+            make_folder(&path).and_then(|()| self.space.run(Op::Whole, || super::spool::write_whole(&path, &bytes)));
+        match self.space.noted(written) {
+            Ok(()) => self.space.resized(before, bytes.len() as u64),
+            Err(error) => {
+                tracing::debug!(path = %path.display(), %error, "cannot write yet");
+                self.late.insert(path, Late::Whole(bytes));
+            }
+        }
     }
 }
 
 /// Makes the folder of a file, where it is not there.
 fn make_folder(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_does_not_take_is_written_when_it_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Arc::new(Space::new(dir.path().to_owned(), None));
+        let mut syncer = Syncer::new(Arc::clone(&space));
+        let (events, state) = (dir.path().join("r/events.jsonl"), dir.path().join("r/state.json"));
+        let lines = |text: &str| SyncJob::Lines { path: events.clone(), text: text.to_owned() };
+        let whole = |text: &str| SyncJob::Whole { path: state.clone(), bytes: text.as_bytes().to_vec() };
+        syncer.work_off(vec![lines("one\n"), whole("first")]);
+        space.fail(Op::Lines, io::ErrorKind::StorageFull, 0, 2);
+        space.fail(Op::Whole, io::ErrorKind::StorageFull, 0, 1);
+        syncer.work_off(vec![lines("two\n"), lines("three\n"), whole("second"), whole("third")]);
+        syncer.try_late();
+        assert_eq!(fs::read_to_string(&events).unwrap(), "one\n");
+        assert_eq!(fs::read_to_string(&state).unwrap(), "third");
+        assert!(space.is_full());
+        syncer.try_late();
+        assert!(space.failed_all() && syncer.late.is_empty());
+        assert_eq!(fs::read_to_string(&events).unwrap(), "one\ntwo\nthree\n");
+        assert_eq!(space.used(), 14 + 5);
+        // A recording that is over is not begun again by what was late.
+        space.fail(Op::Lines, io::ErrorKind::StorageFull, 0, 1);
+        syncer.work_off(vec![lines("four\n")]);
+        fs::remove_dir_all(dir.path().join("r")).unwrap();
+        syncer.work_off(vec![SyncJob::Forget(dir.path().join("r"))]);
+        syncer.try_late();
+        assert!(!dir.path().join("r").exists());
+    }
 }

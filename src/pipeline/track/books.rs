@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::media::{DiscardReason, GapReason, Tick};
-use crate::pipeline::lane::{Lane, View};
+use crate::pipeline::lane::{Lane, Lost};
 use crate::pipeline::package::segmenter::Part;
-use crate::pipeline::store::manifest::Gap;
+use crate::pipeline::store::gaps;
 use crate::pipeline::store::spool::WhenClosed;
 
 /// What the books hold of the segment that is being written.
@@ -29,7 +29,7 @@ impl SegmentBooks {
     pub(super) fn lose(self, lane: &Lane) {
         lane.view(|view| {
             view.ledger.lose(DiscardReason::SpoolFull, self.encoded, self.held);
-            note_gap(view, self.first, self.ticks, GapReason::SpoolFull);
+            gaps::note_gap(&mut view.gaps, self.first, self.first + self.ticks, GapReason::SpoolFull);
         });
     }
 }
@@ -41,8 +41,11 @@ pub(super) fn when_closed(lane: &Arc<Lane>, segment: SegmentBooks) -> WhenClosed
     let lane = Arc::clone(lane);
     Box::new(move |closed| {
         if let Err(error) = &closed {
-            tracing::error!(recording = lane.recording_id, track = lane.track, %error, "a segment was not made durable");
+            lane.note_spool_error(error, "a segment was not made durable");
             segment.lose(&lane);
+            let (from_tick, to_tick) = (segment.first, segment.first + segment.ticks);
+            let lost = Lost { from_tick, to_tick, error: error.to_string() };
+            lane.view(|view| view.lost.push(lost));
         }
         lane.view(|view| {
             view.syncing -= 1;
@@ -50,15 +53,4 @@ pub(super) fn when_closed(lane: &Arc<Lane>, segment: SegmentBooks) -> WhenClosed
         });
         lane.changed.notify_one();
     })
-}
-
-/// Adds to the gaps: to the last one where it goes on.
-pub(super) fn note_gap(view: &mut View, first: Tick, ticks: Tick, reason: GapReason) {
-    if ticks <= 0 {
-        return;
-    }
-    match view.gaps.last_mut() {
-        Some(last) if last.to_tick == first && last.reason == reason => last.to_tick += ticks,
-        _ => view.gaps.push(Gap { from_tick: first, to_tick: first + ticks, reason }),
-    }
 }

@@ -1,0 +1,109 @@
+//! The pipeline and its disk: what is handed to the sync thread, and telling when the spool is full.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::store::manifest::State;
+use super::store::space::Change;
+use super::store::sync::SyncJob;
+use super::{EVENTS, Pipeline, Recording};
+
+/// How often a full spool is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+impl Pipeline {
+    /// Hands a small file of a recording's spool to the sync thread. Returns whether it was taken.
+    pub fn write_whole(&self, path: PathBuf, bytes: Vec<u8>) -> bool {
+        self.sync.try_send(SyncJob::Whole { path, bytes }).is_ok()
+    }
+
+    /// Hands a recording's waiting events to the sync thread; where that is busy they wait for the next visit.
+    pub fn write_events(&self, recording: &Recording) {
+        let Some(text) = recording.take_events() else { return };
+        let job = SyncJob::Lines { path: recording.spool.join(EVENTS), text };
+        if let Err(error) = self.sync.try_send(job)
+            && let SyncJob::Lines { text, .. } = error.into_inner()
+        {
+            recording.return_events(text);
+        }
+    }
+
+    /// Returns when everything handed to the sync thread before is done.
+    pub async fn sync_barrier(&self) {
+        let (done, hears) = oneshot::channel();
+        let mut job = SyncJob::Barrier(done);
+        while let Err(error) = self.sync.try_send(job) {
+            if error.is_disconnected() {
+                return;
+            }
+            job = error.into_inner();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let _ = hears.await;
+    }
+
+    /// Removes a recording's folder from the spool, once everything that belongs to it is in the store.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub async fn remove_from_spool(&self, folder: PathBuf) -> std::io::Result<()> {
+        // Waits for a place: what is late must not begin the folder anew.
+        let mut job = SyncJob::Forget(folder.clone());
+        while let Err(error) = self.sync.try_send(job) {
+            if error.is_disconnected() {
+                break;
+            }
+            job = error.into_inner();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.sync_barrier().await;
+        let space = Arc::clone(&self.space);
+        tokio::task::spawn_blocking(move || space.remove(&folder)).await.unwrap_or_else(|error| Err(error.into()))
+    }
+
+    /// Looks whether a full spool has room again, and tells of it: a line in the log and an event of each recording that
+    /// it touches.
+    pub(super) async fn watch_spool(self: Arc<Self>) {
+        let mut stop = self.stop.listen();
+        let mut every = tokio::time::interval(LOOK_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                () = stop.wait() => return,
+            }
+            if !self.space.is_full() {
+                continue;
+            }
+            let (space, now) = (Arc::clone(&self.space), self.clock.mono());
+            let change = tokio::task::spawn_blocking(move || space.look(now)).await;
+            if let Ok(Some(change)) = change {
+                self.tell(change);
+            }
+        }
+    }
+
+    fn tell(&self, change: Change) {
+        let (used, quota) = (self.space.used(), self.space.quota());
+        let (name, detail) = match change {
+            Change::Full(cause) => {
+                let cause = cause.name();
+                tracing::error!(cause, used, quota, "the spool is full: captures are shed until there is room");
+                ("spool_full", serde_json::json!({ "cause": cause }))
+            }
+            Change::Room => {
+                tracing::warn!(used, quota, "the spool has room again");
+                ("spool_has_room", serde_json::Value::Null)
+            }
+        };
+        for recording in self.registry.all().iter().filter(|recording| recording.state() == State::Live) {
+            recording.event(name, detail.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

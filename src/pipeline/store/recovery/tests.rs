@@ -1,0 +1,147 @@
+//! Tracks as a process left them, taken up.
+
+use crossbeam_channel::Receiver;
+
+use super::*;
+use crate::pipeline::package::segmenter::Part;
+use crate::pipeline::store::journal::Run;
+use crate::pipeline::store::space::Space;
+use crate::pipeline::store::spool::{EpochWriter, PartBooks, TrackSpool};
+use crate::pipeline::store::sync::{SyncJob, Syncer};
+
+/// A track with segments of 4 ticks and parts of 2, whose parts hold their first tick as text.
+struct Bench {
+    dir: tempfile::TempDir,
+    epoch: EpochWriter,
+    jobs: Receiver<SyncJob>,
+    ledger: Ledger,
+    space: Arc<Space>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let (sync, jobs) = crossbeam_channel::bounded(64);
+        let space = Arc::new(Space::new(dir.path().to_owned(), None));
+        let spool = TrackSpool { dir: dir.path().to_owned(), writer: "abc234".into(), sync, space: Arc::clone(&space) };
+        let line = EpochLine {
+            spool: SPOOL_VERSION,
+            participant_id: "100".into(),
+            kind: Kind::Webcam,
+            canvas: Canvas { width: 64, height: 64 },
+            codecs: "avc1".into(),
+            first_tick: 0,
+            init: String::new(),
+            encoder_options: String::new(),
+        };
+        let epoch = EpochWriter::create(&spool, line, b"init").unwrap();
+        Bench { dir, epoch, jobs, ledger: Ledger::default(), space }
+    }
+
+    /// The part at `tick` with two pictures, or with two filled ticks.
+    fn part(&mut self, tick: Tick, filled: Option<GapReason>) {
+        let (opens, closes) = (tick % 4 == 0, tick % 4 == 2);
+        let bytes = format!("part {tick}").into_bytes();
+        let part = Part { segment: tick / 4, opens, first_tick: tick, ticks: 2, bytes, closes, independent: opens };
+        let picture = |tick: Tick| Run {
+            kind: RunKind::Picture,
+            capture: Some(tick as u64),
+            ..Run::without_picture(tick, 1, RunKind::Picture, None)
+        };
+        let runs = match filled {
+            None => {
+                self.ledger.encode(2);
+                vec![picture(tick), picture(tick + 1)]
+            }
+            Some(reason) => {
+                self.ledger.filled += 2;
+                vec![Run::without_picture(tick, 2, RunKind::Filled, Some(reason))]
+            }
+        };
+        let books = PartBooks { ledger: &self.ledger, last_at: Micros(tick), runs };
+        self.epoch.append(&part, books, || Box::new(|_| {})).unwrap();
+    }
+
+    fn sync(&self) {
+        Syncer::new(Arc::clone(&self.space)).work_off(self.jobs.try_iter().collect());
+    }
+
+    fn epoch(&self) -> std::path::PathBuf {
+        self.dir.path().join("0000000-abc234")
+    }
+
+    fn take_up(&self) -> TakenUp {
+        take_up(self.dir.path()).unwrap().expect("a track")
+    }
+}
+
+fn ticks(track: &TakenUp) -> Vec<(Tick, Tick)> {
+    track.closed.iter().map(|closed| (closed.first_tick, closed.end_tick())).collect()
+}
+
+#[test]
+fn reasons_and_captures_come_from_closed_segments_and_half_a_part_is_cut() {
+    let mut bench = Bench::new();
+    for tick in 0..10 {
+        let filled = (tick == 3).then_some(GapReason::CameraOff);
+        bench.part(tick * 2, filled);
+    }
+    bench.sync();
+    bench.part(20, None);
+    let growing = bench.epoch().join("000005.m4s.open");
+    let whole = fs::read(&growing).unwrap();
+    fs::write(&growing, [&whole[..], b"half a pa"].concat()).unwrap();
+    let track = bench.take_up();
+    assert_eq!(ticks(&track), [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20), (20, 22)]);
+    assert_eq!((track.next_tick, track.next_capture, track.bytes_cut, track.last_at), (22, 22, 9, Micros(20)));
+    assert_eq!(track.gaps, [Gap { from_tick: 6, to_tick: 8, reason: GapReason::CameraOff }]);
+    assert_eq!(track.ledger, bench.ledger);
+    assert_eq!(fs::read(bench.epoch().join("000005.m4s")).unwrap(), whole);
+    // Once more, and nothing is left to do.
+    assert_eq!(bench.take_up(), TakenUp { bytes_cut: 0, ..track });
+}
+
+#[test]
+fn the_books_follow_the_segments_that_are_there() {
+    let mut bench = Bench::new();
+    for tick in 0..8 {
+        bench.part(tick * 2, None);
+    }
+    bench.sync();
+    // Abandoned, and the process died before a line of the journal said so.
+    fs::remove_file(bench.epoch().join("000001.m4s")).unwrap();
+    let track = bench.take_up();
+    assert_eq!(ticks(&track), [(0, 4), (8, 12), (12, 16)]);
+    assert_eq!((track.ledger.received, track.ledger.encoded, track.ledger.discarded["spool_full"]), (16, 12, 4));
+    assert_eq!((track.ledger.filled, track.ledger.ticks(), track.next_tick), (4, 16, 16));
+    assert_eq!(track.gaps, [Gap { from_tick: 4, to_tick: 8, reason: GapReason::SpoolFull }]);
+}
+
+#[test]
+fn a_segment_whose_line_was_lost_is_hashed_and_listed_again() {
+    let mut bench = Bench::new();
+    for tick in 0..6 {
+        bench.part(tick * 2, None);
+    }
+    bench.sync();
+    let list = bench.epoch().join(SEGMENTS);
+    let text = fs::read_to_string(&list).unwrap();
+    fs::write(&list, &text[..text.len() - 20]).unwrap();
+    let track = bench.take_up();
+    assert_eq!(ticks(&track), [(0, 4), (4, 8), (8, 12)]);
+    assert_eq!((&track.ledger, track.next_capture), (&bench.ledger, 12));
+    assert_eq!(fs::read_to_string(&list).unwrap(), text);
+}
+
+#[test]
+fn another_version_of_the_spool_is_an_error() {
+    let mut bench = Bench::new();
+    bench.part(0, None);
+    let journal = bench.epoch().join(JOURNAL);
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, text.replace("\"spool\":1", "\"spool\":9")).unwrap();
+    let error = take_up(bench.dir.path()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    fs::write(&journal, &text[..10]).unwrap();
+    assert_eq!(take_up(bench.dir.path()).unwrap(), None);
+}
