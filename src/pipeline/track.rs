@@ -19,7 +19,7 @@ use super::store::journal::{self, EpochLine, Run, RunKind, SPOOL_VERSION};
 use super::store::manifest::EpochManifest;
 use super::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
-use super::units::UnitMaker;
+use super::units::{UnitMaker, is_placeholder};
 
 mod books;
 
@@ -133,10 +133,12 @@ impl TrackWriter {
             return self.advance(lane, clock.min(at));
         };
         let picture = Arc::clone(&decoded.picture);
-        let Some(canvas) = self.units.fix_canvas(&picture, self.settings.recording.canvas_max) else {
-            // Before the first picture the clock moves nothing.
-            return lane.discard(DiscardReason::Placeholder, 1);
-        };
+        if is_placeholder(&picture) {
+            lane.discard(DiscardReason::Placeholder, 1);
+            self.timeline.mark(at, Mark::Placeholder);
+            return self.advance(lane, clock.min(at));
+        }
+        let canvas = self.units.fix_canvas(&picture, self.settings.recording.canvas_max);
         if !self.begun {
             lane.charge(Lane::bytes(canvas));
         }

@@ -64,6 +64,11 @@ impl Bench {
 
     /// A picture taken at that tick arrives and is placed.
     async fn picture(&self, tick: Tick) {
+        self.sized(tick, 64, 64).await;
+    }
+
+    /// A picture of that size, taken at that tick, arrives.
+    async fn sized(&self, tick: Tick, width: u32, height: u32) {
         let at = GRID.time_of(tick);
         let capture = Capture {
             number: self.lane.next_number(),
@@ -73,7 +78,7 @@ impl Bench {
             clock: at,
             base64: bytes::Bytes::new(),
         };
-        let picture = Arc::new(Picture::black(64, 64));
+        let picture = Arc::new(Picture::black(width, height));
         let decoded = Some(Decoded { picture, png_bytes: 1, same: false });
         self.lane.pending.fetch_add(1, SeqCst);
         let charge = self.budget.charge(1).await;
@@ -151,4 +156,32 @@ async fn an_order_waits_for_captures_that_are_on_their_way() {
     assert_eq!(bench.lane.encode_one(), Worked::One);
     assert_eq!(bench.lane.view(|view| view.done), Some(Order::Finish(1)));
     assert_eq!(bench.ledger().received, 2);
+}
+
+#[tokio::test]
+async fn a_picture_under_64_on_a_side_is_a_placeholder_whenever_it_comes() {
+    use crate::media::GapReason::{CameraOff, NotJoined};
+    let bench = Bench::new();
+    bench.sized(0, 16, 16).await;
+    bench.sized(1, 640, 63).await;
+    assert_eq!(bench.lane.view(|view| (view.canvas, view.first_tick)), (None, None), "nothing is fixed by them");
+    for tick in [2, 3] {
+        bench.picture(tick).await;
+    }
+    for tick in 4..9 {
+        bench.sized(tick, 63, 64).await;
+    }
+    // A larger one ends the gap, whatever was said or not said by an event.
+    for tick in [9, 10] {
+        bench.picture(tick).await;
+    }
+    bench.obey(Order::Finish(11));
+    let ledger = bench.ledger();
+    assert_eq!((ledger.encoded, ledger.discarded["placeholder"], ledger.held, ledger.filled), (4, 7, 0, 7));
+    let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
+    let canvas = Some(Canvas { width: 64, height: 64 });
+    bench.lane.view(|view| {
+        assert_eq!((view.canvas, view.epochs.len()), (canvas, 1));
+        assert_eq!(view.gaps, [gap(0, 2, NotJoined), gap(4, 9, CameraOff)]);
+    });
 }

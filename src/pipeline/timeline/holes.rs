@@ -85,6 +85,8 @@ impl Holes {
             }
             Mark::Shed => self.lose(at, GapReason::Overloaded),
             Mark::Undecodable => self.lose(at, GapReason::Undecodable),
+            Mark::Placeholder if self.off_at(at) => {}
+            Mark::Placeholder => self.switch(at, Some(GapReason::CameraOff)),
         }
     }
 
@@ -173,6 +175,11 @@ impl Holes {
     /// The tick that a lost capture would have taken.
     fn tick_of_loss(&self, at: Micros, phase: i64) -> Tick {
         (at.0 * i64::from(self.grid.fps) - phase + TICK / 2).div_euclid(TICK)
+    }
+
+    /// Whether the source is known to be off at that time.
+    fn off_at(&self, at: Micros) -> bool {
+        self.switches.iter().rev().find(|(since, _)| *since <= at).is_some_and(|(_, off)| off.is_some())
     }
 
     /// Whether a picture of that time or a newer one was placed.

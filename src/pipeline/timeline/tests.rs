@@ -291,6 +291,19 @@ fn a_hole_is_held_and_then_a_gap_with_its_reason() {
             30,
             vec![held(21, 1), gap(22, 2, CameraOff), gap(24, 6, NotJoined)],
         ),
+        // A placeholder says that the source is off, and nothing where that is known.
+        (vec![(12_000, Mark::Placeholder), (12_500, Mark::Placeholder)], 30, vec![held(21, 3), gap(24, 6, CameraOff)]),
+        (vec![(10_000, Mark::Placeholder)], 30, vec![held(21, 9)]),
+        (
+            vec![(11_000, Mark::Off(NotJoined)), (11_500, Mark::Placeholder)],
+            30,
+            vec![held(21, 1), gap(22, 8, NotJoined)],
+        ),
+        (
+            vec![(11_000, Mark::Off(NotJoined)), (12_000, Mark::On), (12_000, Mark::Placeholder)],
+            30,
+            vec![held(21, 1), gap(22, 2, NotJoined), gap(24, 6, CameraOff)],
+        ),
         (vec![(10_000, Mark::SocketLost)], 30, vec![held(21, 3), gap(24, 6, Disconnected)]),
         (vec![(10_000, Mark::SocketLost), (11_900, Mark::SocketBack)], 30, vec![held(21, 9)]),
         (vec![(10_000, Mark::SocketLost), (11_500, Mark::SocketLost)], 30, vec![held(21, 3), gap(24, 6, Disconnected)]),
@@ -658,7 +671,7 @@ proptest! {
     #[test]
     fn whatever_comes_every_tick_and_every_capture_has_one_outcome(
         acts in prop::collection::vec(
-            (0..12u8, prop_oneof![-1_000_000..100_000_000i64, 50_000_000..54_000_000i64, any::<i64>()], -5_000_000..50_000_000i64),
+            (0..13u8, prop_oneof![-1_000_000..100_000_000i64, 50_000_000..54_000_000i64, any::<i64>()], -5_000_000..50_000_000i64),
             0..200
         ),
         resume in prop::option::of((0..100i64, -10..50_000_000i64)),
@@ -678,6 +691,7 @@ proptest! {
                 3 => Mark::SocketBack,
                 4 => Mark::Shed,
                 5 => Mark::Undecodable,
+                8 => Mark::Placeholder,
                 6 => {
                     lane.advance(Micros(at.0.min(120_000_000)));
                     continue;
