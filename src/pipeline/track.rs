@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::{Clock, rfc3339};
-use crate::media::{AccessUnit, Canvas, DiscardReason, GapReason, Micros, Picture, Tick};
+use crate::media::{AccessUnit, DiscardReason, GapReason, Micros, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
 use super::encode::{EncodeError, nal};
@@ -16,14 +16,15 @@ use super::package::boxes::{self, Track};
 use super::package::segmenter::{Part, Segmenter};
 use super::state::RecordingSettings;
 use super::store::journal::{self, EpochLine, Run, RunKind, SPOOL_VERSION};
-use super::store::manifest::EpochManifest;
+use super::store::manifest::{EpochManifest, Gap, note_gap};
+use super::store::recovery::TakenUp;
 use super::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
 use super::units::{UnitMaker, is_placeholder};
 
 mod books;
 
-use books::{SegmentBooks, note_gap, when_closed};
+use books::{SegmentBooks, when_closed};
 
 /// What is fixed for a track.
 #[derive(Clone, Debug)]
@@ -63,6 +64,8 @@ pub struct TrackWriter {
     begun: bool,
     /// What the open segment holds so far.
     segment: SegmentBooks,
+    /// What was booked unwritten since the last part: the next epoch's journal begins with it.
+    holes: Vec<Gap>,
 }
 
 /// Why a tick could not be written.
@@ -95,23 +98,22 @@ impl TrackWriter {
             last_at: Micros(0),
             begun: false,
             segment: SegmentBooks::default(),
+            holes: Vec::new(),
         }
     }
 
-    /// A track that an earlier process wrote up to `next_tick` (exclusive).
+    /// A track that an earlier process left.
     pub fn resume(
         settings: TrackSettings,
-        canvas: Canvas,
-        next_tick: Tick,
-        last_at: Micros,
+        taken: &TakenUp,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> TrackWriter {
-        let timeline = Timeline::resume(settings.rules, next_tick, last_at);
+        let timeline = Timeline::resume(settings.rules, taken.next_tick, taken.last_at, taken.off);
         let mut writer = TrackWriter::new(settings, clock, metrics);
-        writer.units.set_canvas(canvas);
+        writer.units.set_canvas(taken.canvas);
         // The lead-in was booked by the process that wrote the first picture.
-        TrackWriter { timeline, last_at, begun: true, ..writer }
+        TrackWriter { timeline, last_at: taken.last_at, begun: true, ..writer }
     }
 
     /// Notes what the source did.
@@ -221,7 +223,7 @@ impl TrackWriter {
 
     fn write_held(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: Option<GapReason>) {
         if let Some(reason) = reason {
-            lane.view(|view| note_gap(view, first, ticks, reason));
+            lane.view(|view| note_gap(&mut view.gaps, first, first + ticks, reason));
         }
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Held, reason);
@@ -232,7 +234,7 @@ impl TrackWriter {
     }
 
     fn write_filler(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
-        lane.view(|view| note_gap(view, first, ticks, reason));
+        lane.view(|view| note_gap(&mut view.gaps, first, first + ticks, reason));
         for tick in first..first + ticks {
             let run = Run::without_picture(tick, 1, RunKind::Filled, Some(reason));
             let unit = self.open(lane, tick);
@@ -255,11 +257,12 @@ impl TrackWriter {
                 first_tick: tick,
                 init: String::new(),
                 encoder_options: opened.options.clone(),
+                holes: Vec::new(),
             });
         }
         if self.epoch.is_none() {
             let head = self.head.as_ref().expect("written when the encoder was opened");
-            let line = EpochLine { first_tick: tick, ..head.clone() };
+            let line = EpochLine { first_tick: tick, holes: self.holes.clone(), ..head.clone() };
             let epoch = EpochWriter::create(&self.settings.spool, line, &self.init)?;
             let manifest = EpochManifest {
                 epoch: epoch.name().to_owned(),
@@ -309,6 +312,7 @@ impl TrackWriter {
             .append(part, PartBooks { ledger: &ledger, last_at: self.last_at, runs }, || when_closed(lane, segment))?;
         self.segment = if part.closes { SegmentBooks::default() } else { segment };
         self.runs.clear();
+        self.holes.clear();
         lane.view(|view| {
             view.ledger.encode(encoded);
             view.ledger.held += held;
@@ -380,8 +384,9 @@ impl TrackWriter {
     fn book_unwritten(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
         lane.view(|view| {
             view.ledger.filled += ticks as u64;
-            note_gap(view, first, ticks, reason);
+            note_gap(&mut view.gaps, first, first + ticks, reason);
         });
+        note_gap(&mut self.holes, first, first + ticks, reason);
         self.metrics.filled(lane.kind, ticks as u64);
     }
 }

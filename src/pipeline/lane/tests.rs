@@ -31,7 +31,7 @@ impl Bench {
             encoder: EncoderSettings::default(),
             canvas_max: Canvas { width: 640, height: 360 },
             fill: Fill::Black,
-            live_fill: Micros::from_secs(600),
+            live_fill: Micros::from_secs(20),
             settle: Micros::SECOND,
             hold_webcam: Micros::from_secs(10),
             hold_screenshare: Micros::from_secs(600),
@@ -184,4 +184,33 @@ async fn a_picture_under_64_on_a_side_is_a_placeholder_whenever_it_comes() {
         assert_eq!((view.canvas, view.epochs.len()), (canvas, 1));
         assert_eq!(view.gaps, [gap(0, 2, NotJoined), gap(4, 9, CameraOff)]);
     });
+}
+
+#[tokio::test]
+async fn after_a_death_the_journals_tell_all_gaps_and_books_that_were_written() {
+    use crate::media::GapReason::{CameraOff, NotJoined, SpoolFull};
+    let bench = Bench::new();
+    let track = bench.dir.path().join("track");
+    for tick in [5, 6, 7] {
+        bench.picture(tick).await;
+    }
+    // Off for longer than is filled live.
+    bench.lane.mark(GRID.time_of(8), Mark::Off(CameraOff));
+    for tick in [3000, 3001] {
+        bench.picture(tick).await;
+    }
+    // A segment that is there already cannot be made: the spool fails, and recovers.
+    let open = track.join("0003000-abc234/000751.m4s.open");
+    std::fs::write(&open, "in the way").unwrap();
+    for tick in 3002..3010 {
+        bench.picture(tick).await;
+    }
+    let (view, ledger) = (bench.lane.view(|view| view.gaps.clone()), bench.ledger());
+    let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
+    assert_eq!(view, [gap(0, 5, NotJoined), gap(8, 3000, CameraOff), gap(3004, 3006, SpoolFull)]);
+    // The process dies here.
+    make_durable(&mut bench.jobs.try_iter().collect());
+    let taken = crate::pipeline::store::recovery::take_up(&track).unwrap().unwrap();
+    assert_eq!((taken.gaps, taken.ledger, taken.next_tick), (view, ledger, 3010));
+    assert_eq!(taken.epochs.len(), 3);
 }

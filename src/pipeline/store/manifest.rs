@@ -146,6 +146,17 @@ pub struct Gap {
     pub reason: GapReason,
 }
 
+/// Adds a range, as part of the last one where it goes on with the same reason.
+pub fn note_gap(gaps: &mut Vec<Gap>, from_tick: Tick, to_tick: Tick, reason: GapReason) {
+    if to_tick <= from_tick {
+        return;
+    }
+    match gaps.last_mut() {
+        Some(last) if last.to_tick == from_tick && last.reason == reason => last.to_tick = to_tick,
+        _ => gaps.push(Gap { from_tick, to_tick, reason }),
+    }
+}
+
 /// One finished MP4.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mp4Manifest {

@@ -15,7 +15,7 @@ use crate::media::{Canvas, GapReason, Kind, Micros, Tick};
 
 use super::journal::{self, EpochLine, PartLine, Run, SPOOL_VERSION, SegmentLine};
 use super::keys;
-use super::manifest::{EpochManifest, Gap};
+use super::manifest::{EpochManifest, Gap, note_gap};
 use super::spool::{Closed, GROWING, JOURNAL, SEGMENTS, append_to, read_lines, write_line};
 
 /// Where a track stands.
@@ -45,6 +45,8 @@ pub struct TakenUp {
     pub next_capture: u64,
     /// Ranges without pictures.
     pub gaps: Vec<Gap>,
+    /// Why the source was off when the process died, if it was.
+    pub off: Option<GapReason>,
     /// Bytes of unfinished parts that were cut off.
     pub bytes_cut: u64,
 }
@@ -78,12 +80,13 @@ pub fn take_up(dir: &Path) -> io::Result<Option<TakenUp>> {
         last_at: last.last_at,
         next_capture: epochs.iter().map(|epoch| epoch.next_capture).max().unwrap_or(0),
         gaps: Vec::new(),
+        off: None,
         bytes_cut: epochs.iter().map(|epoch| epoch.bytes_cut).sum(),
     };
-    note_gap(&mut track.gaps, 0, first.line.first_tick, GapReason::NotJoined);
-    let mut next = first.line.first_tick;
+    let mut next = 0;
     for epoch in epochs {
-        note_gap(&mut track.gaps, next, epoch.line.first_tick, GapReason::Unknown);
+        let unless_told = if track.epochs.is_empty() { GapReason::NotJoined } else { GapReason::Unknown };
+        note_holes(&mut track.gaps, next, epoch.line.first_tick, &epoch.line.holes, unless_told);
         for gap in epoch.gaps {
             note_gap(&mut track.gaps, gap.from_tick, gap.to_tick, gap.reason);
         }
@@ -96,7 +99,37 @@ pub fn take_up(dir: &Path) -> io::Result<Option<TakenUp>> {
         });
         track.closed.extend(epoch.closed);
     }
+    track.off = off_at(&track.gaps, track.next_tick);
     Ok(Some(track))
+}
+
+/// Adds the ticks `from..to`, which are in no segment: as the journal tells them, and what it does not tell as
+/// `unless_told`.
+fn note_holes(gaps: &mut Vec<Gap>, from: Tick, to: Tick, told: &[Gap], unless_told: GapReason) {
+    let mut next = from;
+    for hole in told {
+        let (first, end) = (hole.from_tick.max(next), hole.to_tick.min(to));
+        if first < end {
+            note_gap(gaps, next, first, unless_told);
+            note_gap(gaps, first, end, hole.reason);
+            next = end;
+        }
+    }
+    note_gap(gaps, next, to, unless_told);
+}
+
+/// Why the source was off at the end of the gaps, if they go up to `end`: restarts since then turned nothing on.
+fn off_at(gaps: &[Gap], end: Tick) -> Option<GapReason> {
+    let mut end = end;
+    for gap in gaps.iter().rev() {
+        match gap.reason {
+            _ if gap.to_tick != end => return None,
+            GapReason::ServerDown => end = gap.from_tick,
+            GapReason::CameraOff | GapReason::NotJoined => return Some(gap.reason),
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// What an epoch's journal and files say.
@@ -290,13 +323,91 @@ fn hash_of(file: &mut File, bytes: u64) -> io::Result<String> {
     }
 }
 
-/// Adds a range, as part of the last one where it goes on with the same reason.
-pub fn note_gap(gaps: &mut Vec<Gap>, from_tick: Tick, to_tick: Tick, reason: GapReason) {
-    if to_tick <= from_tick {
-        return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::GapReason::*;
+    use crate::pipeline::package::segmenter::Part;
+    use crate::pipeline::store::journal::RunKind;
+    use crate::pipeline::store::spool::{EpochWriter, PartBooks, TrackSpool};
+
+    fn gap(from_tick: Tick, to_tick: Tick, reason: GapReason) -> Gap {
+        Gap { from_tick, to_tick, reason }
     }
-    match gaps.last_mut() {
-        Some(last) if last.to_tick == from_tick && last.reason == reason => last.to_tick = to_tick,
-        _ => gaps.push(Gap { from_tick, to_tick, reason }),
+
+    /// Writes an epoch of one part: a picture, then filler for `reason` up to the end of a part of 4 ticks.
+    fn write_epoch(dir: &Path, writer: &str, first_tick: Tick, holes: &[Gap], reason: GapReason) {
+        let (sync, _jobs) = crossbeam_channel::bounded(4);
+        let spool = TrackSpool { dir: dir.to_owned(), writer: writer.to_owned(), sync };
+        let line = EpochLine {
+            spool: SPOOL_VERSION,
+            participant_id: "100".into(),
+            kind: Kind::Webcam,
+            canvas: Canvas { width: 64, height: 64 },
+            codecs: "avc1".into(),
+            first_tick,
+            init: String::new(),
+            encoder_options: String::new(),
+            holes: holes.to_vec(),
+        };
+        let mut epoch = EpochWriter::create(&spool, line, b"init").unwrap();
+        let segment = first_tick / 4;
+        let part = Part {
+            segment,
+            opens: true,
+            first_tick,
+            ticks: 4,
+            bytes: b"part".to_vec(),
+            closes: false,
+            independent: true,
+        };
+        let runs = vec![
+            Run::without_picture(first_tick, 1, RunKind::Picture, None),
+            Run::without_picture(first_tick + 1, 3, RunKind::Filled, Some(reason)),
+        ];
+        let books = PartBooks { ledger: &Ledger::default(), last_at: Micros(first_tick * 500_000), runs };
+        epoch.append(&part, books, || unreachable!("the segment stays open")).unwrap();
+    }
+
+    #[test]
+    fn gaps_have_their_reasons_again_written_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        write_epoch(dir.path(), "aaaaaa", 4, &[gap(0, 4, NotJoined)], CameraOff);
+        // 18..20 is in no journal. What a line tells of ticks that are written is left out.
+        let told = [gap(7, 12, CameraOff), gap(12, 18, ServerDown), gap(20, 22, SpoolFull)];
+        write_epoch(dir.path(), "bbbbbb", 20, &told, Disconnected);
+        write_epoch(dir.path(), "cccccc", 24, &[], CameraOff);
+        let track = take_up(dir.path()).unwrap().unwrap();
+        let expected = [
+            gap(0, 4, NotJoined),
+            gap(5, 12, CameraOff),
+            gap(12, 18, ServerDown),
+            gap(18, 20, Unknown),
+            gap(21, 24, Disconnected),
+            gap(25, 28, CameraOff),
+        ];
+        assert_eq!(track.gaps, expected);
+        assert_eq!((track.first_tick, track.next_tick, track.off), (4, 28, Some(CameraOff)));
+    }
+
+    #[test]
+    fn a_spool_of_before_holes_were_told_is_read_as_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        write_epoch(dir.path(), "aaaaaa", 4, &[], Unknown);
+        let track = take_up(dir.path()).unwrap().unwrap();
+        assert_eq!(track.gaps, [gap(0, 4, NotJoined), gap(5, 8, Unknown)]);
+        let journal = std::fs::read_to_string(dir.path().join("0000004-aaaaaa").join(JOURNAL)).unwrap();
+        assert!(!journal.contains("holes"), "{journal}");
+    }
+
+    #[test]
+    fn a_source_is_off_through_restarts_until_something_else_happens() {
+        let off = |gaps: &[Gap]| off_at(gaps, 30);
+        assert_eq!(off(&[]), None);
+        assert_eq!(off(&[gap(0, 30, NotJoined)]), Some(NotJoined));
+        assert_eq!(off(&[gap(0, 10, CameraOff), gap(10, 30, ServerDown)]), Some(CameraOff));
+        assert_eq!(off(&[gap(0, 9, CameraOff), gap(10, 30, ServerDown)]), None, "a picture lies between");
+        assert_eq!(off(&[gap(0, 10, CameraOff), gap(10, 20, Disconnected), gap(20, 30, ServerDown)]), None);
+        assert_eq!(off(&[gap(0, 29, CameraOff)]), None);
     }
 }

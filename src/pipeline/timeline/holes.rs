@@ -45,6 +45,8 @@ pub(super) struct Holes {
     picture_at: Option<Micros>,
     /// The first tick of the gap that is being written: it stays one until a picture comes.
     gap: Option<Tick>,
+    /// Why the source was off before the process was restarted, if it was.
+    before_restart: Option<GapReason>,
 }
 
 impl Holes {
@@ -60,13 +62,14 @@ impl Holes {
             shown: None,
             picture_at: None,
             gap: None,
+            before_restart: None,
         }
     }
 
     /// After a restart of the process: the picture of `last_at` is not here to be shown again.
-    pub(super) fn resume(rules: &Rules, last_at: Micros) -> Holes {
+    pub(super) fn resume(rules: &Rules, last_at: Micros, off: Option<GapReason>) -> Holes {
         let switches = vec![(last_at, Some(GapReason::ServerDown))];
-        Holes { switches, picture_at: Some(last_at), ..Holes::new(rules) }
+        Holes { switches, picture_at: Some(last_at), before_restart: off, ..Holes::new(rules) }
     }
 
     /// Notes what the source did at `at`. A mark that a newer picture has answered is dropped; one for ticks that are
@@ -80,7 +83,7 @@ impl Holes {
             Mark::SocketBack => {
                 insert(&mut self.links, (at, false));
                 if matches!(self.switches.last(), Some((_, Some(GapReason::ServerDown)))) {
-                    self.switch(at, None);
+                    self.switch(at, self.before_restart);
                 }
             }
             Mark::Shed => self.lose(at, GapReason::Overloaded),

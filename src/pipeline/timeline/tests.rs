@@ -457,7 +457,7 @@ fn hours_without_a_picture_are_a_few_steps() {
 
 #[test]
 fn after_a_restart_the_ticks_go_on_and_nothing_is_held() {
-    let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600)));
+    let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600), None));
     assert_eq!((lane.timeline.first_tick(), lane.timeline.next_tick()), (Some(20), Some(20)));
     for at in [9100, 9600, 14_900, 15_400] {
         lane.take(ms(at));
@@ -472,8 +472,26 @@ fn after_a_restart_the_ticks_go_on_and_nothing_is_held() {
     );
     assert_eq!(ticks(&lane), [30, 31]);
 
+    // What it was before it is again, until the source says or shows otherwise.
+    for (off, mark, after) in [
+        (None, None, GapReason::Unknown),
+        (Some(GapReason::CameraOff), None, GapReason::CameraOff),
+        (Some(GapReason::CameraOff), Some(Mark::On), GapReason::Unknown),
+        (Some(GapReason::NotJoined), Some(Mark::Placeholder), GapReason::NotJoined),
+        (None, Some(Mark::Placeholder), GapReason::CameraOff),
+    ] {
+        let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600), off));
+        lane.timeline.mark(ms(10_000), Mark::SocketLost);
+        lane.timeline.mark(ms(15_000), Mark::SocketBack);
+        mark.into_iter().for_each(|mark| lane.timeline.mark(ms(15_000), mark));
+        lane.timeline.finish(40, &mut lane.out);
+        let gap = |first, ticks, reason| Step::Gap { first, ticks, reason, live: true };
+        let expected = [gap(20, 10, GapReason::ServerDown), gap(30, 10, after)];
+        assert_eq!(lane.out, expected, "{off:?} {mark:?}");
+    }
+
     // At once, as if nothing had been.
-    let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600)));
+    let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600), None));
     lane.take(ms(10_100));
     lane.take(ms(10_600));
     assert_eq!(ticks(&lane.check()), [20, 21]);
@@ -678,7 +696,7 @@ proptest! {
         end in 0..300i64,
     ) {
         let mut lane = match resume {
-            Some((next, at)) => Lane::with(Timeline::resume(RULES, next, Micros(at))),
+            Some((next, at)) => Lane::with(Timeline::resume(RULES, next, Micros(at), None)),
             None => Lane::new(),
         };
         // After a restart the first picture may lie below the ticks written: then it is late, never out of place.

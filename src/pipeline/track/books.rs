@@ -1,11 +1,11 @@
-//! The books of what is being written: what the open segment holds, and putting that right when it is lost; the gaps.
+//! The books of what is being written: what the open segment holds, and putting that right when it is lost.
 
 use std::sync::Arc;
 
 use crate::media::{DiscardReason, GapReason, Tick};
-use crate::pipeline::lane::{Lane, View};
+use crate::pipeline::lane::Lane;
 use crate::pipeline::package::segmenter::Part;
-use crate::pipeline::store::manifest::Gap;
+use crate::pipeline::store::manifest::note_gap;
 use crate::pipeline::store::spool::WhenClosed;
 
 /// What the books hold of the segment that is being written.
@@ -29,7 +29,7 @@ impl SegmentBooks {
     pub(super) fn lose(self, lane: &Lane) {
         lane.view(|view| {
             view.ledger.lose(DiscardReason::SpoolFull, self.encoded, self.held);
-            note_gap(view, self.first, self.ticks, GapReason::SpoolFull);
+            note_gap(&mut view.gaps, self.first, self.first + self.ticks, GapReason::SpoolFull);
         });
     }
 }
@@ -50,15 +50,4 @@ pub(super) fn when_closed(lane: &Arc<Lane>, segment: SegmentBooks) -> WhenClosed
         });
         lane.changed.notify_one();
     })
-}
-
-/// Adds to the gaps: to the last one where it goes on.
-pub(super) fn note_gap(view: &mut View, first: Tick, ticks: Tick, reason: GapReason) {
-    if ticks <= 0 {
-        return;
-    }
-    match view.gaps.last_mut() {
-        Some(last) if last.to_tick == first && last.reason == reason => last.to_tick += ticks,
-        _ => view.gaps.push(Gap { from_tick: first, to_tick: first + ticks, reason }),
-    }
 }
