@@ -89,7 +89,7 @@ impl Session {
                                 return Accepted::LookUp(id);
                             }
                             if let Some(recording) = self.recording(&message.context) {
-                                recording.participant_event(&message);
+                                recording.participant_event(&message, self.pipeline.config.store_chat);
                             }
                             Accepted::Offers(Vec::new())
                         }
@@ -222,7 +222,6 @@ impl Session {
         let none = || Accepted::Offers(Vec::new());
         let header = header_of(&message.buffer);
         let Some((recording, lane)) = self.expect(&message, header.as_ref()) else { return none() };
-        recording.note_participant(&message.participant);
         let base64 = match message.buffer {
             Cow::Borrowed(buffer) => text.slice_ref(buffer.as_bytes()),
             Cow::Owned(buffer) => Bytes::from(buffer),
@@ -244,7 +243,7 @@ impl Session {
             picture_bytes: header.map_or(0, |header| header.bytes_when_decoded),
         };
         let unix = self.pipeline.clock.unix();
-        let placed = recording.read(offer, message.timestamp, wall, unix, first_of_socket);
+        let placed = recording.read(offer, &message.participant, message.timestamp, wall, unix, first_of_socket);
         self.patience.read(wall, recording.newest());
         Accepted::Offers(placed)
     }

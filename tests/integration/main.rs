@@ -15,6 +15,7 @@ mod bad_messages;
 mod closes;
 mod gaps;
 mod meetings;
+mod people;
 mod playlist_grows;
 mod restarts;
 mod schema;

@@ -4,9 +4,11 @@
 //! that `simulate` and the tests write ([`Outgoing`]).
 
 mod absolute;
+mod chat;
 mod outgoing;
 
 pub use absolute::parse_absolute;
+pub use chat::Chat;
 pub use outgoing::{Outgoing, OutgoingBody, OutgoingData, OutgoingParticipant, OutgoingThing, OutgoingTimestamp};
 
 use std::borrow::Cow;
@@ -76,7 +78,8 @@ pub struct Participant {
     pub id: String,
     /// Display name.
     pub name: Option<String>,
-    /// Address, where Recall knows it.
+    /// Address, where Recall knows it. Never written to a file.
+    #[serde(skip)]
     pub email: Option<String>,
     /// Whether this is a host of the meeting.
     pub is_host: Option<bool>,
@@ -354,18 +357,20 @@ impl WireParticipant<'_> {
         if id.is_empty() || id.len() > ID_BYTES_MAX {
             return Err(ProtocolError::Id("participant"));
         }
+        let short = |text| shorten(text, NAME_BYTES_MAX);
         Ok(Participant {
             id,
-            name: self.name.map(shorten),
-            email: self.email.map(shorten),
+            name: self.name.map(short),
+            email: self.email.map(short),
             is_host: self.is_host,
-            platform: self.platform.map(shorten),
+            platform: self.platform.map(short),
         })
     }
 }
 
-fn shorten(mut text: String) -> String {
-    let mut end = NAME_BYTES_MAX.min(text.len());
+/// The first `bytes_max` bytes of a text, or a little less: no character is torn.
+fn shorten(mut text: String, bytes_max: usize) -> String {
+    let mut end = bytes_max.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
