@@ -337,7 +337,7 @@ impl WireTimestamp<'_> {
 #[derive(Deserialize)]
 struct WireParticipant<'a> {
     #[serde(borrow)]
-    id: WireId<'a>,
+    id: &'a RawValue,
     #[serde(default, deserialize_with = "lenient")]
     name: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
@@ -350,10 +350,7 @@ struct WireParticipant<'a> {
 
 impl WireParticipant<'_> {
     fn read(self) -> Result<Participant, ProtocolError> {
-        let id = match self.id {
-            WireId::Number(id) => id.to_string(),
-            WireId::Text(id) => id.into_owned(),
-        };
+        let id = id_text(self.id.get())?;
         if id.is_empty() || id.len() > ID_BYTES_MAX {
             return Err(ProtocolError::Id("participant"));
         }
@@ -378,12 +375,13 @@ fn shorten(mut text: String, bytes_max: usize) -> String {
     text
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WireId<'a> {
-    Number(i64),
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
+/// An id as text: a string, or an integer of any size.
+fn id_text(raw: &str) -> Result<String, ProtocolError> {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(raw.to_owned());
+    }
+    Ok(serde_json::from_str(raw)?)
 }
 
 /// A describing field of another type than expected counts as absent: it never costs the picture.

@@ -214,3 +214,30 @@ async fn after_a_death_the_journals_tell_all_gaps_and_books_that_were_written() 
     assert_eq!((taken.gaps, taken.ledger, taken.next_tick), (view, ledger, 3010));
     assert_eq!(taken.epochs.len(), 3);
 }
+
+#[tokio::test]
+async fn a_track_that_starts_after_three_hours_writes_what_one_writes_that_starts_at_once() {
+    let mut written = Vec::new();
+    for first in [0, 3 * 3600 * 2] {
+        let bench = Bench::new();
+        for tick in first..first + 6 {
+            // One turn of a worker each, the first one too.
+            bench.picture(tick).await;
+        }
+        make_durable(&mut bench.jobs.try_iter().collect());
+        let ledger = bench.ledger();
+        assert_eq!((ledger.encoded, ledger.held, ledger.filled), (6, 0, first as u64));
+        let (gaps, closed) = bench.lane.view(|view| (view.gaps.len(), view.closed.len()));
+        assert_eq!((gaps, closed), (usize::from(first > 0), 1));
+        let epoch = std::fs::read_dir(bench.dir.path().join("track")).unwrap().map(|entry| entry.unwrap().path());
+        let files = epoch.filter(|path| path.is_dir()).flat_map(|path| std::fs::read_dir(path).unwrap());
+        let mut sizes: Vec<u64> = files.map(|file| file.unwrap().metadata().unwrap().len()).collect();
+        sizes.sort_unstable();
+        written.push(sizes);
+    }
+    // Journal, list, a segment and an open one; larger ticks have a few digits more.
+    assert_eq!((written[0].len(), written[1].len()), (4, 4), "{written:?}");
+    for (at_once, late) in written[0].iter().zip(&written[1]) {
+        assert!(late.abs_diff(*at_once) < 200, "{written:?}");
+    }
+}
