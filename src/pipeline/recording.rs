@@ -2,7 +2,7 @@
 //!
 //! Not here: publishing and finishing ([`super::keeper`]), pixels, sockets themselves.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +30,8 @@ use people::{NO_TIME, People, manifest_of};
 const EVENTS_WAITING_MAX: usize = 4096;
 /// And their bytes: a chat text may be long.
 const EVENT_BYTES_WAITING_MAX: usize = 4 << 20;
+/// Refused lanes that are told apart.
+const REFUSED_MAX: usize = 1024;
 
 /// A socket, as its recordings see it.
 #[derive(Debug, Default)]
@@ -58,7 +60,9 @@ struct Inner {
     events: Vec<String>,
     event_bytes: usize,
     events_dropped: u64,
-    lanes_refused: u64,
+    /// The first of those that were refused a lane.
+    refused: BTreeSet<(String, Kind)>,
+    captures_refused: u64,
     finish_asked: bool,
     mp4: BTreeMap<String, super::store::manifest::Mp4Manifest>,
     last_error: Option<String>,
@@ -137,8 +141,11 @@ pub struct Now {
     pub sockets: usize,
     /// Captures that are on their way, whose outcome is not known.
     pub captures_waiting: u64,
-    /// Lanes that were not opened for want of memory or over the limit.
-    pub lanes_refused: u64,
+    /// Lanes (participant and kind) that were not opened at some time, for want of memory or over the limit: 1024 at most
+    /// are told apart.
+    pub lanes_refused: usize,
+    /// Captures that were not taken for that.
+    pub captures_refused: u64,
     /// Objects that the store has not confirmed.
     pub uploads_pending: usize,
     /// The store's last error.
@@ -194,7 +201,8 @@ impl Recording {
                 events: Vec::new(),
                 event_bytes: 0,
                 events_dropped: 0,
-                lanes_refused: 0,
+                refused: BTreeSet::new(),
+                captures_refused: 0,
                 finish_asked: false,
                 mp4: BTreeMap::new(),
                 last_error: None,
@@ -374,10 +382,10 @@ impl Recording {
         } else {
             Refused::Memory
         };
-        inner.lanes_refused += 1;
-        if inner.lanes_refused.is_power_of_two() {
+        inner.captures_refused += 1;
+        if inner.refused.len() < REFUSED_MAX && inner.refused.insert(key) {
             let at = inner.clock.newest();
-            let detail = serde_json::json!({ "reason": refused.name(), "kind": kind, "so_far": inner.lanes_refused });
+            let detail = serde_json::json!({ "reason": refused.name(), "kind": kind, "so_far": inner.refused.len() });
             self.note(&mut inner, at, "lane_refused", Some(participant), detail);
         }
         Err(refused)
@@ -506,6 +514,11 @@ impl Recording {
         self.lock().clock.origin().map(|origin| origin.unix)
     }
 
+    /// Recall's `bot.id`, where a message named it.
+    pub fn bot_id(&self) -> Option<String> {
+        self.lock().bot_id.clone()
+    }
+
     /// The name that is shown for a participant.
     pub fn participant_name(&self, id: &str) -> Option<String> {
         self.lock().people.get(id).and_then(|participant| participant.name.clone())
@@ -517,7 +530,8 @@ impl Recording {
         Now {
             sockets: inner.sockets.len(),
             captures_waiting: inner.lanes.values().map(|lane| u64::from(lane.pending())).sum(),
-            lanes_refused: inner.lanes_refused,
+            lanes_refused: inner.refused.len(),
+            captures_refused: inner.captures_refused,
             uploads_pending: inner.uploads_pending,
             last_error: inner.last_error.clone(),
         }

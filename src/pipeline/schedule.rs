@@ -46,6 +46,7 @@ pub struct ReadyList<L> {
 
 impl<L> ReadyList<L> {
     /// An empty list. It is never longer than there are lanes, for each is on it once; so it needs no bound of its own.
+    #[expect(clippy::disallowed_methods, reason = "the lanes bound it, and their memory bounds them")]
     pub fn new(turn: fn(&L) -> &Turn) -> ReadyList<L> {
         let (sender, receiver) = unbounded();
         ReadyList { sender, receiver, turn }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -21,6 +22,17 @@ use super::store::manifest::State;
 
 /// How often a picture looks for a live recording: two ends in a row within microseconds do not happen.
 const TRIES: usize = 3;
+
+/// A recording that the bot replaced by another is left when it was silent for this long, or for its grace where that is
+/// shorter: messages of it may still be on their way.
+const REPLACED_AFTER: Duration = Duration::from_secs(10);
+
+/// A recording that a socket serves.
+struct Served {
+    recording: Arc<Recording>,
+    /// When the socket last had a message of it (monotonic).
+    heard: Micros,
+}
 
 /// What a message asks for.
 pub enum Accepted {
@@ -42,7 +54,7 @@ pub struct Session {
     pipeline: Arc<Pipeline>,
     tenant: Option<String>,
     socket: Arc<SocketState>,
-    recordings: HashMap<String, Arc<Recording>>,
+    recordings: HashMap<String, Served>,
     lanes: HashMap<(String, String, Kind), Arc<Lane>>,
     /// How long full lanes may hold this socket.
     pub patience: Patience,
@@ -166,15 +178,15 @@ impl Session {
 
     /// The recording of a message; `None` when this socket serves too many.
     fn recording(&mut self, context: &Context) -> Option<Arc<Recording>> {
-        if let Some(recording) = self.recordings.get(&context.recording_id)
-            && recording.state() == State::Live
+        let now = self.pipeline.clock.mono();
+        self.leave_replaced(context, now);
+        if let Some(served) = self.recordings.get_mut(&context.recording_id)
+            && served.recording.state() == State::Live
         {
-            return Some(Arc::clone(recording));
+            served.heard = now;
+            return Some(Arc::clone(&served.recording));
         }
-        if let Some(ended) = self.recordings.remove(&context.recording_id) {
-            ended.leave_socket(&self.socket, self.pipeline.clock.mono());
-            self.lanes.retain(|(recording, _, _), _| *recording != context.recording_id);
-        }
+        self.leave(&context.recording_id, now);
         if self.recordings.len() >= self.pipeline.config.socket_recordings_max as usize {
             self.pipeline.metrics.rejected("too_many_recordings");
             return None;
@@ -182,8 +194,35 @@ impl Session {
         let recording = self.pipeline.open_recording(&context.recording_id, self.tenant.as_deref())?;
         recording.join_socket(&self.socket);
         recording.note_context(context);
-        self.recordings.insert(context.recording_id.clone(), Arc::clone(&recording));
+        let served = Served { recording: Arc::clone(&recording), heard: now };
+        self.recordings.insert(context.recording_id.clone(), served);
         Some(recording)
+    }
+
+    /// A bot has one recording at a time: those of the same bot that have fallen silent were replaced by the present one, and
+    /// their grace begins.
+    fn leave_replaced(&mut self, context: &Context, now: Micros) {
+        if self.recordings.len() < 2 && self.recordings.contains_key(&context.recording_id) {
+            return;
+        }
+        let after = Micros::from(REPLACED_AFTER.min(self.pipeline.config.reconnect_grace));
+        let replaced = |(id, served): &(&String, &Served)| {
+            **id != context.recording_id
+                && now - served.heard >= after
+                && context.bot_id.is_some()
+                && served.recording.bot_id() == context.bot_id
+        };
+        let replaced: Vec<String> = self.recordings.iter().filter(replaced).map(|(id, _)| id.clone()).collect();
+        replaced.iter().for_each(|id| self.leave(id, now));
+    }
+
+    /// This socket serves the recording no longer.
+    fn leave(&mut self, id: &str, now: Micros) {
+        if let Some(left) = self.recordings.remove(id) {
+            left.recording.leave_socket(&self.socket, now);
+            left.recording.changed.notify_one();
+            self.lanes.retain(|(recording, _, _), _| recording != id);
+        }
     }
 
     /// The lane of a picture, which is told of it. From then on the recording, still live, does not end without it.
@@ -251,7 +290,7 @@ impl Session {
     /// The socket is gone.
     pub fn end(&mut self) {
         let now = self.pipeline.clock.mono();
-        for recording in self.recordings.values() {
+        for Served { recording, .. } in self.recordings.values() {
             recording.leave_socket(&self.socket, now);
             recording.changed.notify_one();
         }

@@ -291,19 +291,6 @@ fn a_hole_is_held_and_then_a_gap_with_its_reason() {
             30,
             vec![held(21, 1), gap(22, 2, CameraOff), gap(24, 6, NotJoined)],
         ),
-        // A placeholder says that the source is off, and nothing where that is known.
-        (vec![(12_000, Mark::Placeholder), (12_500, Mark::Placeholder)], 30, vec![held(21, 3), gap(24, 6, CameraOff)]),
-        (vec![(10_000, Mark::Placeholder)], 30, vec![held(21, 9)]),
-        (
-            vec![(11_000, Mark::Off(NotJoined)), (11_500, Mark::Placeholder)],
-            30,
-            vec![held(21, 1), gap(22, 8, NotJoined)],
-        ),
-        (
-            vec![(11_000, Mark::Off(NotJoined)), (12_000, Mark::On), (12_000, Mark::Placeholder)],
-            30,
-            vec![held(21, 1), gap(22, 2, NotJoined), gap(24, 6, CameraOff)],
-        ),
         (vec![(10_000, Mark::SocketLost)], 30, vec![held(21, 3), gap(24, 6, Disconnected)]),
         (vec![(10_000, Mark::SocketLost), (11_900, Mark::SocketBack)], 30, vec![held(21, 9)]),
         (vec![(10_000, Mark::SocketLost), (11_500, Mark::SocketLost)], 30, vec![held(21, 3), gap(24, 6, Disconnected)]),
@@ -327,6 +314,30 @@ fn a_hole_is_held_and_then_a_gap_with_its_reason() {
             vec![(10_990, Mark::Undecodable)],
             25,
             vec![held(21, 1), (22, 1, Some(Undecodable), false, true), held(23, 2)],
+        ),
+    ];
+    for (marks, end, expected) in table {
+        assert_eq!(holes(RULES, &marks, end), expected, "{marks:?}");
+    }
+}
+
+#[test]
+fn a_placeholder_says_that_the_source_is_off_and_nothing_where_that_is_known() {
+    use GapReason::*;
+    let held = |first, ticks| (first, ticks, None, false, true);
+    let gap = |first, ticks, reason| (first, ticks, Some(reason), true, true);
+    let table = [
+        (vec![(12_000, Mark::Placeholder), (12_500, Mark::Placeholder)], 30, vec![held(21, 3), gap(24, 6, CameraOff)]),
+        (vec![(10_000, Mark::Placeholder)], 30, vec![held(21, 9)]),
+        (
+            vec![(11_000, Mark::Off(NotJoined)), (11_500, Mark::Placeholder)],
+            30,
+            vec![held(21, 1), gap(22, 8, NotJoined)],
+        ),
+        (
+            vec![(11_000, Mark::Off(NotJoined)), (12_000, Mark::On), (12_000, Mark::Placeholder)],
+            30,
+            vec![held(21, 1), gap(22, 2, NotJoined), gap(24, 6, CameraOff)],
         ),
     ];
     for (marks, end, expected) in table {
