@@ -318,7 +318,6 @@ async fn oddities_have_the_outcome_that_a_user_would_want() {
 
 fn check(server: &Server, row: &Row, manifest: &Manifest) {
     let name = row.name;
-    println!("{name}");
     let shown = check_finished(&server.folders, manifest);
     assert_eq!(manifest.tracks.len(), row.tracks.len(), "{name}");
     for expected in &row.tracks {
