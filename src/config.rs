@@ -181,6 +181,10 @@ pub struct Config {
     #[arg(long, env = "TILECAST_ENCODER_WORKERS", value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
     pub encoder_workers: Option<u16>,
 
+    /// Keep the text of chat messages in events.jsonl
+    #[arg(long, env = "TILECAST_STORE_CHAT", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub store_chat: bool,
+
     /// Form of log lines
     #[arg(long, env = "TILECAST_LOG", value_enum, default_value = "text")]
     pub log: LogForm,
@@ -376,6 +380,7 @@ mod tests {
         let config = read(toml, &["--segment", "8s"]).unwrap();
         assert_eq!((config.fps, config.segment, config.part), (5, Duration::from_secs(8), Duration::from_secs(1)));
         assert_eq!(config.outputs, [Output::Hls]);
+        assert!(!config.store_chat && read("store-chat = true\n", &[]).unwrap().store_chat);
     }
 
     #[test]

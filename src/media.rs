@@ -290,7 +290,7 @@ pub enum DiscardReason {
     SpoolFull,
     /// Its recording or track was deleted.
     Deleted,
-    /// Too small to be a picture, before there was one: a camera that is off.
+    /// Under 64 on a side, too small to be a picture: what a source sends while it is off.
     Placeholder,
     /// The encoder failed.
     EncoderFailed,

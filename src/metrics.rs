@@ -248,7 +248,11 @@ impl Metrics {
         r.register("captures_discarded", "Captures that are not in the output", self.captures_discarded.clone());
         r.register("messages_rejected", "Messages that no capture could be made of", self.messages_rejected.clone());
         r.register("messages_ignored", "Messages of events that are not ours", self.messages_ignored.clone());
-        r.register("lanes_refused", "Lanes that were not opened", self.lanes_refused.clone());
+        r.register(
+            "lanes_refused",
+            "Captures that were not taken, for their lane was not opened",
+            self.lanes_refused.clone(),
+        );
         let stages = self.stage_seconds.clone();
         r.register_with_unit("stage_duration", "Time spent on one item", Unit::Seconds, stages);
         let received = self.bytes_received.clone();

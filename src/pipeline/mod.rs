@@ -275,7 +275,7 @@ impl Pipeline {
         let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
         let writer = match taken {
             None => TrackWriter::new(settings, clock, metrics),
-            Some(taken) => TrackWriter::resume(settings, taken.canvas, taken.next_tick, taken.last_at, clock, metrics),
+            Some(taken) => TrackWriter::resume(settings, taken, clock, metrics),
         };
         Lane::new(LaneParts {
             recording_id: recording.id.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Not here: publishing and finishing ([`super::keeper`]), pixels, sockets themselves.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::clock::rfc3339;
-use crate::media::{DiscardReason, GapReason, Grid, Kind, Micros};
+use crate::media::{DiscardReason, Grid, Kind, Micros};
 
 use super::delivery::Offer;
-use super::ingest::protocol::{Context, Participant, ParticipantMessage, Timestamp};
+use super::ingest::protocol::{Context, Participant, Timestamp};
 use super::lane::Lane;
 use super::state::{RecordingSettings, RecordingState};
 use super::store::journal::SPOOL_VERSION;
@@ -22,8 +22,16 @@ use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, Track
 use super::timeline::Mark;
 use super::timeline::clock::{Origin, RecordingClock, Verdict};
 
+mod people;
+
+use people::{NO_TIME, People, manifest_of};
+
 /// Event lines that wait for the sync thread; further ones are counted, and the count is an event.
 const EVENTS_WAITING_MAX: usize = 4096;
+/// And their bytes: a chat text may be long.
+const EVENT_BYTES_WAITING_MAX: usize = 4 << 20;
+/// Refused lanes that are told apart.
+const REFUSED_MAX: usize = 1024;
 
 /// A socket, as its recordings see it.
 #[derive(Debug, Default)]
@@ -44,14 +52,17 @@ struct Inner {
     /// When a process first took it up with no socket since (unix).
     alone_since_unix: Option<Micros>,
     lanes: BTreeMap<(String, Kind), Arc<Lane>>,
-    participants: BTreeMap<String, Participant>,
+    people: People,
     bot_id: Option<String>,
     metadata: BTreeMap<String, serde_json::Value>,
     /// Captures whose time is in doubt; the clock bounds them.
     limbo: VecDeque<Offer>,
     events: Vec<String>,
+    event_bytes: usize,
     events_dropped: u64,
-    lanes_refused: u64,
+    /// The first of those that were refused a lane.
+    refused: BTreeSet<(String, Kind)>,
+    captures_refused: u64,
     finish_asked: bool,
     mp4: BTreeMap<String, super::store::manifest::Mp4Manifest>,
     last_error: Option<String>,
@@ -132,8 +143,11 @@ pub struct Now {
     pub captures_waiting: u64,
     /// Whether captures are shed for want of room in the spool.
     pub spool_full: bool,
-    /// Lanes that were not opened for want of memory or over the limit.
-    pub lanes_refused: u64,
+    /// Lanes (participant and kind) that were not opened at some time, for want of memory or over the limit: 1024 at most
+    /// are told apart.
+    pub lanes_refused: usize,
+    /// Captures that were not taken for that.
+    pub captures_refused: u64,
     /// Objects that the store has not confirmed.
     pub uploads_pending: usize,
     /// The store's last error.
@@ -182,13 +196,15 @@ impl Recording {
                 alone_since_unix: None,
                 back_since: None,
                 lanes: BTreeMap::new(),
-                participants: BTreeMap::new(),
+                people: People::default(),
                 bot_id: None,
                 metadata: BTreeMap::new(),
                 limbo: VecDeque::new(),
                 events: Vec::new(),
+                event_bytes: 0,
                 events_dropped: 0,
-                lanes_refused: 0,
+                refused: BTreeSet::new(),
+                captures_refused: 0,
                 finish_asked: false,
                 mp4: BTreeMap::new(),
                 last_error: None,
@@ -212,7 +228,7 @@ impl Recording {
             inner.clock = RecordingClock::resume(origin, last);
         }
         (inner.bot_id, inner.metadata) = (bot_id, metadata);
-        inner.participants = participants.into_iter().map(|who| (who.id.clone(), who)).collect();
+        inner.people = People::resume(participants);
         inner.alone_since_unix = Some(alone_since_unix);
     }
 
@@ -234,7 +250,7 @@ impl Recording {
             origin: inner.clock.origin(),
             bot_id: inner.bot_id.clone(),
             metadata: inner.metadata.clone(),
-            participants: inner.participants.values().cloned().collect(),
+            participants: inner.people.all(),
             alone_since: inner.alone_since_unix,
         }
     }
@@ -301,12 +317,13 @@ impl Recording {
         }
     }
 
-    /// Reads the clocks of a capture that was just taken from a socket. Returns the captures that are placed by now, in
+    /// Reads the clocks of a capture of `who` that was just taken from a socket. Returns the captures that are placed by now, in
     /// the order in which they were read: usually this one alone; none while its time is in doubt; earlier ones in front
     /// of it when it settled theirs.
     pub fn read(
         &self,
         mut offer: Offer,
+        who: &Participant,
         time: Timestamp,
         wall: Micros,
         unix: Micros,
@@ -324,9 +341,16 @@ impl Recording {
             Verdict::At(at) => {
                 offer.capture.at = at;
                 placed.push(offer);
+                self.note_seen(&mut inner, who, at);
             }
-            Verdict::BadTimestamp => offer.lane.discard(DiscardReason::BadTimestamp, 1),
-            Verdict::Limbo => inner.limbo.push_back(offer),
+            doubtful => {
+                // Better than no name at all, though as of no time.
+                self.note_seen(&mut inner, who, NO_TIME);
+                match doubtful {
+                    Verdict::Limbo => inner.limbo.push_back(offer),
+                    _ => offer.lane.discard(DiscardReason::BadTimestamp, 1),
+                }
+            }
         }
         inner.mark_back(&placed);
         placed
@@ -366,52 +390,13 @@ impl Recording {
         } else {
             Refused::Memory
         };
-        inner.lanes_refused += 1;
-        if inner.lanes_refused.is_power_of_two() {
+        inner.captures_refused += 1;
+        if inner.refused.len() < REFUSED_MAX && inner.refused.insert(key) {
             let at = inner.clock.newest();
-            let detail = serde_json::json!({ "reason": refused.name(), "kind": kind, "so_far": inner.lanes_refused });
+            let detail = serde_json::json!({ "reason": refused.name(), "kind": kind, "so_far": inner.refused.len() });
             self.note(&mut inner, at, "lane_refused", Some(participant), detail);
         }
         Err(refused)
-    }
-
-    /// Keeps what is known of a participant up to date.
-    pub fn note_participant(&self, participant: &Participant) {
-        let mut inner = self.lock();
-        if inner.participants.get(&participant.id) == Some(participant) {
-            return;
-        }
-        let known = inner.participants.entry(participant.id.clone()).or_insert_with(|| participant.clone());
-        // A message that leaves a field out does not unsay it.
-        let newer = participant.clone();
-        known.name = newer.name.or_else(|| known.name.take());
-        known.email = newer.email.or_else(|| known.email.take());
-        known.is_host = newer.is_host.or(known.is_host);
-        known.platform = newer.platform.or_else(|| known.platform.take());
-    }
-
-    /// A participant did something: an event, and where it concerns a source, a mark for its lanes.
-    pub fn participant_event(&self, message: &ParticipantMessage<'_>) {
-        self.note_participant(&message.participant);
-        let mark = match &*message.action {
-            "webcam_off" => Some((Some(Kind::Webcam), Mark::Off(GapReason::CameraOff))),
-            "webcam_on" => Some((Some(Kind::Webcam), Mark::On)),
-            "screenshare_off" => Some((Some(Kind::Screenshare), Mark::Off(GapReason::CameraOff))),
-            "screenshare_on" => Some((Some(Kind::Screenshare), Mark::On)),
-            "leave" => Some((None, Mark::Off(GapReason::NotJoined))),
-            _ => None,
-        };
-        let mut inner = self.lock();
-        let at = inner.clock.line_of(message.timestamp.relative.unwrap_or_default(), message.timestamp.absolute);
-        if let Some((kind, mark)) = mark {
-            let of_participant = inner.lanes.iter().filter(|((id, _), _)| *id == message.participant.id);
-            for ((_, lane_kind), lane) in of_participant {
-                if kind.is_none_or(|kind| kind == *lane_kind) {
-                    lane.mark(at, mark);
-                }
-            }
-        }
-        self.note(&mut inner, at, &message.action, Some(&message.participant), serde_json::Value::Null);
     }
 
     /// Notes an event of the recording itself.
@@ -422,7 +407,7 @@ impl Recording {
     }
 
     fn note(&self, inner: &mut Inner, at: Micros, name: &str, who: Option<&Participant>, detail: serde_json::Value) {
-        if inner.events.len() >= EVENTS_WAITING_MAX {
+        if inner.events.len() >= EVENTS_WAITING_MAX || inner.event_bytes >= EVENT_BYTES_WAITING_MAX {
             inner.events_dropped += 1;
             return;
         }
@@ -441,7 +426,9 @@ impl Recording {
         if !detail.is_null() {
             line["detail"] = detail;
         }
-        inner.events.push(format!("{line}\n"));
+        let line = format!("{line}\n");
+        inner.event_bytes += line.len();
+        inner.events.push(line);
     }
 
     /// Event lines that are not written yet.
@@ -451,14 +438,18 @@ impl Recording {
             let dropped = std::mem::take(&mut inner.events_dropped);
             let at = inner.clock.newest();
             inner.events.pop();
+            inner.event_bytes = 0;
             self.note(&mut inner, at, "events_dropped", None, serde_json::json!({ "count": dropped + 1 }));
         }
+        inner.event_bytes = 0;
         (!inner.events.is_empty()).then(|| std::mem::take(&mut inner.events).concat())
     }
 
     /// Puts event lines back that could not be handed on.
     pub fn return_events(&self, text: String) {
-        self.lock().events.insert(0, text);
+        let mut inner = self.lock();
+        inner.event_bytes += text.len();
+        inner.events.insert(0, text);
     }
 
     /// The visit that each recording gets once a second: silent lanes move on, and a recording that was alone for
@@ -531,9 +522,14 @@ impl Recording {
         self.lock().clock.origin().map(|origin| origin.unix)
     }
 
+    /// Recall's `bot.id`, where a message named it.
+    pub fn bot_id(&self) -> Option<String> {
+        self.lock().bot_id.clone()
+    }
+
     /// The name that is shown for a participant.
     pub fn participant_name(&self, id: &str) -> Option<String> {
-        self.lock().participants.get(id).and_then(|participant| participant.name.clone())
+        self.lock().people.get(id).and_then(|participant| participant.name.clone())
     }
 
     /// What happens right now; whether the spool is full is the process's to say.
@@ -543,7 +539,8 @@ impl Recording {
             sockets: inner.sockets.len(),
             spool_full,
             captures_waiting: inner.lanes.values().map(|lane| u64::from(lane.pending())).sum(),
-            lanes_refused: inner.lanes_refused,
+            lanes_refused: inner.refused.len(),
+            captures_refused: inner.captures_refused,
             uploads_pending: inner.uploads_pending,
             last_error: inner.last_error.clone(),
         }
@@ -572,7 +569,7 @@ impl Recording {
 }
 
 fn track_manifest(inner: &Inner, lane: &Lane) -> TrackManifest {
-    let participant = inner.participants.get(&lane.participant_id).map(manifest_of).unwrap_or_default();
+    let participant = inner.people.get(&lane.participant_id).map(manifest_of).unwrap_or_default();
     lane.view(|view| TrackManifest {
         track: lane.track.clone(),
         participant: ParticipantManifest { id: lane.participant_id.clone(), ..participant },
@@ -587,15 +584,6 @@ fn track_manifest(inner: &Inner, lane: &Lane) -> TrackManifest {
         ledger: view.ledger.clone(),
         mp4: inner.mp4.get(&lane.track).cloned().into_iter().collect(),
     })
-}
-
-fn manifest_of(participant: &Participant) -> ParticipantManifest {
-    ParticipantManifest {
-        id: participant.id.clone(),
-        name: participant.name.clone(),
-        is_host: participant.is_host,
-        platform: participant.platform.clone(),
-    }
 }
 
 impl std::fmt::Debug for Recording {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -25,6 +26,16 @@ const TRIES: usize = 3;
 
 /// WebSocket close code: dial again later.
 pub const TRY_AGAIN_LATER: u16 = 1013;
+/// A recording that the bot replaced by another is left when it was silent for this long, or for its grace where that is
+/// shorter: messages of it may still be on their way.
+const REPLACED_AFTER: Duration = Duration::from_secs(10);
+
+/// A recording that a socket serves.
+struct Served {
+    recording: Arc<Recording>,
+    /// When the socket last had a message of it (monotonic).
+    heard: Micros,
+}
 
 /// What a message asks for.
 pub enum Accepted {
@@ -46,7 +57,7 @@ pub struct Session {
     pipeline: Arc<Pipeline>,
     tenant: Option<String>,
     socket: Arc<SocketState>,
-    recordings: HashMap<String, Arc<Recording>>,
+    recordings: HashMap<String, Served>,
     lanes: HashMap<(String, String, Kind), Arc<Lane>>,
     /// How long full lanes may hold this socket.
     pub patience: Patience,
@@ -119,7 +130,7 @@ impl Session {
                                 return Accepted::LookUp(id);
                             }
                             if let Some(recording) = self.recording(&message.context) {
-                                recording.participant_event(&message);
+                                recording.participant_event(&message, self.pipeline.config.store_chat);
                             }
                             Accepted::Offers(Vec::new())
                         }
@@ -196,15 +207,15 @@ impl Session {
 
     /// The recording of a message; `None` when this socket serves too many.
     fn recording(&mut self, context: &Context) -> Option<Arc<Recording>> {
-        if let Some(recording) = self.recordings.get(&context.recording_id)
-            && recording.state() == State::Live
+        let now = self.pipeline.clock.mono();
+        self.leave_replaced(context, now);
+        if let Some(served) = self.recordings.get_mut(&context.recording_id)
+            && served.recording.state() == State::Live
         {
-            return Some(Arc::clone(recording));
+            served.heard = now;
+            return Some(Arc::clone(&served.recording));
         }
-        if let Some(ended) = self.recordings.remove(&context.recording_id) {
-            ended.leave_socket(&self.socket, self.pipeline.clock.mono());
-            self.lanes.retain(|(recording, _, _), _| *recording != context.recording_id);
-        }
+        self.leave(&context.recording_id, now);
         if self.recordings.len() >= self.pipeline.config.socket_recordings_max as usize {
             self.pipeline.metrics.rejected("too_many_recordings");
             return None;
@@ -212,8 +223,35 @@ impl Session {
         let recording = self.pipeline.open_recording(&context.recording_id, self.tenant.as_deref())?;
         recording.join_socket(&self.socket);
         recording.note_context(context);
-        self.recordings.insert(context.recording_id.clone(), Arc::clone(&recording));
+        let served = Served { recording: Arc::clone(&recording), heard: now };
+        self.recordings.insert(context.recording_id.clone(), served);
         Some(recording)
+    }
+
+    /// A bot has one recording at a time: those of the same bot that have fallen silent were replaced by the present one, and
+    /// their grace begins.
+    fn leave_replaced(&mut self, context: &Context, now: Micros) {
+        if self.recordings.len() < 2 && self.recordings.contains_key(&context.recording_id) {
+            return;
+        }
+        let after = Micros::from(REPLACED_AFTER.min(self.pipeline.config.reconnect_grace));
+        let replaced = |(id, served): &(&String, &Served)| {
+            **id != context.recording_id
+                && now - served.heard >= after
+                && context.bot_id.is_some()
+                && served.recording.bot_id() == context.bot_id
+        };
+        let replaced: Vec<String> = self.recordings.iter().filter(replaced).map(|(id, _)| id.clone()).collect();
+        replaced.iter().for_each(|id| self.leave(id, now));
+    }
+
+    /// This socket serves the recording no longer.
+    fn leave(&mut self, id: &str, now: Micros) {
+        if let Some(left) = self.recordings.remove(id) {
+            left.recording.leave_socket(&self.socket, now);
+            left.recording.changed.notify_one();
+            self.lanes.retain(|(recording, _, _), _| recording != id);
+        }
     }
 
     /// The lane of a picture, which is told of it. From then on the recording, still live, does not end without it.
@@ -252,7 +290,6 @@ impl Session {
         let none = || Accepted::Offers(Vec::new());
         let header = header_of(&message.buffer);
         let Some((recording, lane)) = self.expect(&message, header.as_ref()) else { return none() };
-        recording.note_participant(&message.participant);
         let base64 = match message.buffer {
             Cow::Borrowed(buffer) => text.slice_ref(buffer.as_bytes()),
             Cow::Owned(buffer) => Bytes::from(buffer),
@@ -274,7 +311,7 @@ impl Session {
             picture_bytes: header.map_or(0, |header| header.bytes_when_decoded),
         };
         let unix = self.pipeline.clock.unix();
-        let placed = recording.read(offer, message.timestamp, wall, unix, first_of_socket);
+        let placed = recording.read(offer, &message.participant, message.timestamp, wall, unix, first_of_socket);
         self.patience.read(wall, recording.newest());
         let pace = self.patience.pace(wall);
         placed.iter().for_each(|offer| offer.lane.set_pace(pace));
@@ -284,7 +321,7 @@ impl Session {
     /// The socket is gone.
     pub fn end(&mut self) {
         let now = self.pipeline.clock.mono();
-        for recording in self.recordings.values() {
+        for Served { recording, .. } in self.recordings.values() {
             recording.leave_socket(&self.socket, now);
             recording.changed.notify_one();
         }

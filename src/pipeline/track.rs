@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::{Clock, rfc3339};
-use crate::media::{AccessUnit, Canvas, DiscardReason, GapReason, Micros, Picture, Tick};
+use crate::media::{AccessUnit, DiscardReason, GapReason, Micros, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
 use super::admission::Load;
@@ -18,11 +18,12 @@ use super::package::segmenter::{Part, Segmenter};
 use super::state::RecordingSettings;
 use super::store::gaps::note_gap;
 use super::store::journal::{self, EpochLine, Run, RunKind, SPOOL_VERSION};
-use super::store::manifest::EpochManifest;
+use super::store::manifest::{EpochManifest, Gap};
+use super::store::recovery::TakenUp;
 use super::store::space::is_full_error;
 use super::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
-use super::units::UnitMaker;
+use super::units::{UnitMaker, is_placeholder};
 
 mod books;
 
@@ -68,6 +69,8 @@ pub struct TrackWriter {
     begun: bool,
     /// What the open segment holds so far.
     segment: SegmentBooks,
+    /// What was booked unwritten since the last part: the next epoch's journal begins with it.
+    holes: Vec<Gap>,
 }
 
 /// Why a tick could not be written.
@@ -107,23 +110,22 @@ impl TrackWriter {
             last_at: Micros(0),
             begun: false,
             segment: SegmentBooks::default(),
+            holes: Vec::new(),
         }
     }
 
-    /// A track that an earlier process wrote up to `next_tick` (exclusive).
+    /// A track that an earlier process left.
     pub fn resume(
         settings: TrackSettings,
-        canvas: Canvas,
-        next_tick: Tick,
-        last_at: Micros,
+        taken: &TakenUp,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> TrackWriter {
-        let timeline = Timeline::resume(settings.rules, next_tick, last_at);
+        let timeline = Timeline::resume(settings.rules, taken.next_tick, taken.last_at, taken.off);
         let mut writer = TrackWriter::new(settings, clock, metrics);
-        writer.units.set_canvas(canvas);
+        writer.units.set_canvas(taken.canvas);
         // The lead-in was booked by the process that wrote the first picture.
-        TrackWriter { timeline, last_at, begun: true, ..writer }
+        TrackWriter { timeline, last_at: taken.last_at, begun: true, ..writer }
     }
 
     /// Notes what the source did.
@@ -145,10 +147,12 @@ impl TrackWriter {
             return self.advance(lane, clock.min(at));
         };
         let picture = Arc::clone(&decoded.picture);
-        let Some(canvas) = self.units.fix_canvas(&picture, self.settings.recording.canvas_max) else {
-            // Before the first picture the clock moves nothing.
-            return lane.discard(DiscardReason::Placeholder, 1);
-        };
+        if is_placeholder(&picture) {
+            lane.discard(DiscardReason::Placeholder, 1);
+            self.timeline.mark(at, Mark::Placeholder);
+            return self.advance(lane, clock.min(at));
+        }
+        let canvas = self.units.fix_canvas(&picture, self.settings.recording.canvas_max);
         if !self.begun {
             lane.charge(Lane::bytes(canvas));
         }
@@ -269,11 +273,12 @@ impl TrackWriter {
                 first_tick: tick,
                 init: String::new(),
                 encoder_options: opened.options.clone(),
+                holes: Vec::new(),
             });
         }
         if self.epoch.is_none() {
             let head = self.head.as_ref().expect("written when the encoder was opened");
-            let line = EpochLine { first_tick: tick, ..head.clone() };
+            let line = EpochLine { first_tick: tick, holes: self.holes.clone(), ..head.clone() };
             let epoch = EpochWriter::create(&self.settings.spool, line, &self.init)?;
             let manifest = EpochManifest {
                 epoch: epoch.name().to_owned(),
@@ -323,6 +328,7 @@ impl TrackWriter {
             .append(part, PartBooks { ledger: &ledger, last_at: self.last_at, runs }, || when_closed(lane, segment))?;
         self.segment = if part.closes { SegmentBooks::default() } else { segment };
         self.runs.clear();
+        self.holes.clear();
         lane.view(|view| {
             view.ledger.encode(encoded);
             view.ledger.held += held;
@@ -403,6 +409,7 @@ impl TrackWriter {
             view.ledger.filled += ticks as u64;
             note_gap(&mut view.gaps, first, first + ticks, reason);
         });
+        note_gap(&mut self.holes, first, first + ticks, reason);
         self.metrics.filled(lane.kind, ticks as u64);
     }
 }

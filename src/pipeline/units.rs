@@ -15,8 +15,13 @@ use super::encode::filler::Filler;
 use super::encode::x264::X264;
 use super::encode::{EncodeError, Encoder, EncoderSettings, nal};
 
-/// A track's first picture must be at least this large on both sides to fix the canvas: smaller ones are placeholders.
-const CANVAS_SIDE_MIN: u32 = 64;
+/// A picture that is smaller than this on a side is a placeholder: what a source sends while it is off.
+const SIDE_MIN: u32 = 64;
+
+/// Whether it is a placeholder, which is never shown: neither does it fix a canvas, nor stand in the middle of one.
+pub(super) fn is_placeholder(picture: &Picture) -> bool {
+    picture.width().min(picture.height()) < SIDE_MIN
+}
 
 /// An open encoder.
 pub(super) struct Opened {
@@ -90,12 +95,9 @@ impl UnitMaker {
         self.canvas = Some(canvas);
     }
 
-    /// The canvas, fixed by the track's first picture. A placeholder fixes none.
-    pub(super) fn fix_canvas(&mut self, picture: &Picture, canvas_max: Canvas) -> Option<Canvas> {
-        if self.canvas.is_none() && picture.width() >= CANVAS_SIDE_MIN && picture.height() >= CANVAS_SIDE_MIN {
-            self.canvas = Some(choose(picture.width(), picture.height(), canvas_max));
-        }
-        self.canvas
+    /// The canvas, fixed by the track's first picture, which is no placeholder.
+    pub(super) fn fix_canvas(&mut self, picture: &Picture, canvas_max: Canvas) -> Canvas {
+        *self.canvas.get_or_insert_with(|| choose(picture.width(), picture.height(), canvas_max))
     }
 
     /// Opens the encoder where none is open. Returns it when it is new.

@@ -40,6 +40,7 @@ fn write_track(folder: &std::path::Path, participant_id: &str) {
         first_tick: 0,
         init: String::new(),
         encoder_options: String::new(),
+        holes: Vec::new(),
     };
     let mut epoch = EpochWriter::create(&spool, line, b"init").unwrap();
     let mut ledger = Ledger::default();

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use image::{ImageFormat, Rgb, RgbImage};
 use tilecast::media::{GapReason, Kind, Tick};
 use tilecast::pipeline::store::journal::{Run, RunKind};
 use tilecast::pipeline::store::manifest::{Gap, Manifest};
 
-use crate::bot::{Bot, Camera, ORIGIN, at};
+use crate::bot::{Bot, Camera, ORIGIN, at, base64};
 use crate::harness::Server;
 use crate::playback::{Shown, check_finished, lines, pictures, track};
 
@@ -191,6 +192,58 @@ async fn a_gap_that_is_too_long_is_left_out_of_the_playlist_alone() {
     assert_eq!(length, 15.0, "5 s of pictures, and 10 s that are filled");
     let date = playlist.segments[back].program_date_time.expect("a date behind the hole").timestamp_micros();
     assert_eq!(date - ORIGIN.0, 50_000_000);
+}
+
+/// A PNG of that size, as base64: what is sent for a camera that is off.
+fn placeholder(width: u32, height: u32) -> String {
+    let mut png = std::io::Cursor::new(Vec::new());
+    RgbImage::from_pixel(width, height, Rgb([200; 3])).write_to(&mut png, ImageFormat::Png).unwrap();
+    base64(png.get_ref())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn placeholders_are_not_shown_and_a_real_picture_resumes_the_track() {
+    const OFF: std::ops::Range<u32> = 20..36;
+    let server = Server::start(&["--segment", "2s"]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    // With an event, without one, and a share that shrinks; what is sent while they are off.
+    let sources = [
+        (100, Kind::Webcam, Some("webcam_off"), placeholder(16, 16)),
+        (200, Kind::Webcam, None, placeholder(1, 1)),
+        (300, Kind::Webcam, None, placeholder(320, 63)),
+        (100, Kind::Screenshare, Some("screenshare_off"), placeholder(32, 32)),
+    ];
+    let cameras: Vec<Camera> = sources.iter().map(|(who, kind, ..)| Camera::new(*who as u32 / 100, *kind)).collect();
+    for tick in 0..50 {
+        for ((who, kind, event, tiny), camera) in sources.iter().zip(&cameras) {
+            if let Some(event) = event.filter(|_| tick == OFF.start) {
+                bot.send_event(RECORDING, *who, event, at(tick)).await;
+            }
+            // The first four ticks too: a camera that is off when its participant joins.
+            let off = OFF.contains(&tick) || tick < 4;
+            let png = if off { tiny.clone() } else { camera.base64(tick) };
+            bot.send_picture(RECORDING, *who, *kind, at(tick), &png).await;
+        }
+    }
+    bot.close().await;
+    let manifest = server.finish(RECORDING).await;
+    let shown = check_finished(&server.folders, &manifest);
+    let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
+    let gaps = [gap(0, 4, GapReason::NotJoined), gap(20, 36, GapReason::CameraOff)];
+    for (who, kind, ..) in sources {
+        let name = format!("{who}-{kind}");
+        let lane = track(&manifest, &name);
+        assert_eq!((lane.gaps.as_slice(), lane.epochs.len()), (&gaps[..], 1), "{name}");
+        assert_eq!((lane.width, lane.height), (Some(320), Some(180)), "{name}");
+        assert_eq!(
+            (lane.ledger.encoded, lane.ledger.discarded["placeholder"], lane.ledger.held),
+            (30, 20, 0),
+            "{name}"
+        );
+        let numbers: Vec<Option<u32>> = shown[&name].iter().map(|shown| shown.number()).collect();
+        let expected = |tick| (tick >= 4 && !OFF.contains(&tick)).then_some(tick);
+        assert_eq!(numbers, (0..50).map(expected).collect::<Vec<_>>(), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

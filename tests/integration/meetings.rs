@@ -4,15 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tilecast::cli::simulate::bot::participant_id;
 use tilecast::cli::simulate::plan::{PlanOptions, Planned, Turn, What, plan};
 use tilecast::media::{Kind, Micros};
 use tilecast::pipeline::store::keys;
-use tilecast::pipeline::store::manifest::Manifest;
+use tilecast::pipeline::store::manifest::{Manifest, State};
 
-use crate::harness::Server;
-use crate::playback::{Shown, check_finished, track};
+use crate::bot::{Bot, Camera};
+use crate::harness::{PATIENCE, Server};
+use crate::playback::{Shown, check_finished, lines, track};
 
 const BOTS: u32 = 3;
 
@@ -143,4 +145,56 @@ fn check_with_tools(folder: &Path, first_tick: i64) {
     let seconds: f32 = playlist.segments.iter().map(|segment| segment.duration).sum();
     assert_eq!(seconds, 60.0 - first_tick as f32 / 2.0);
     assert!(playlist.segments.iter().all(|segment| !segment.discontinuity));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_that_its_bot_replaced_ends_while_the_socket_goes_on() {
+    let server = Server::start(&["--segment", "2s", "--reconnect-grace", "1s"]).await;
+    let camera = Camera::new(1, Kind::Webcam);
+    let mut bot = Bot::connect(&server.ws()).await;
+    for tick in 0..10 {
+        bot.send_tick("replaced", 100, &camera, tick).await;
+    }
+    bot.taken().await;
+    // From now on the other one alone, which begins at 0 again.
+    let (mut sent, start) = (0, Instant::now());
+    let manifest = loop {
+        bot.send_tick("present", 100, &camera, sent).await;
+        sent += 1;
+        let manifest = server.manifest("replaced").await;
+        if manifest.state == State::Finished {
+            break manifest;
+        }
+        assert!(start.elapsed() < PATIENCE, "the first one is not finished");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let shown = check_finished(&server.folders, &manifest);
+    let numbers = |shown: &[Shown]| shown.iter().map(|shown| shown.number()).collect::<Vec<_>>();
+    assert_eq!(numbers(&shown["100-webcam"])[..10], (0..10).map(Some).collect::<Vec<_>>());
+    assert_eq!(server.manifest("present").await.state, State::Live);
+    bot.close().await;
+    let manifest = server.finish("present").await;
+    let shown = check_finished(&server.folders, &manifest);
+    assert_eq!(numbers(&shown["100-webcam"]), (0..sent).map(Some).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_beyond_the_limit_and_their_captures_are_counted() {
+    let server = Server::start(&["--outputs", "hls", "--recording-lanes-max", "1"]).await;
+    let camera = Camera::new(1, Kind::Webcam);
+    let mut bot = Bot::connect(&server.ws()).await;
+    for tick in 0..5 {
+        for participant in [100, 200, 300] {
+            bot.send_tick("crowded", participant, &camera, tick).await;
+        }
+    }
+    bot.taken().await;
+    let now = &server.recording("crowded").await["now"];
+    assert_eq!((&now["lanes_refused"], &now["captures_refused"]), (&2.into(), &10.into()));
+    bot.close().await;
+    let manifest = server.finish("crowded").await;
+    assert_eq!((manifest.tracks.len(), manifest.tracks[0].ledger.encoded), (1, 5));
+    let events: Vec<serde_json::Value> = lines(&server.folders.recording("crowded").join("events.jsonl"));
+    let refused = events.iter().filter(|line| line["event"] == "lane_refused");
+    assert_eq!(refused.map(|line| line["participant"]["id"].as_str().unwrap()).collect::<Vec<_>>(), ["200", "300"]);
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use tilecast::media::{GapReason, Kind, Tick};
-use tilecast::pipeline::store::journal::{PartLine, RunKind};
-use tilecast::pipeline::store::manifest::State;
+use tilecast::pipeline::store::journal::{PartLine, Run, RunKind};
+use tilecast::pipeline::store::manifest::{Gap, State};
 use tilecast::pipeline::store::spool::JOURNAL;
 
-use crate::bot::{Bot, Camera};
+use crate::bot::{Bot, Camera, at};
 use crate::harness::{Folders, Server, until};
 use crate::playback::{check_finished, track};
 
@@ -137,6 +137,70 @@ async fn nobody_dials_again_and_the_grace_ends_it() {
     let shown = check_finished(&folders, &manifest);
     assert!((8..=9).contains(&shown["100-webcam"].len()), "all but what was in an unfinished part");
     assert_eq!(server.metrics().await.sum("tilecast_lanes"), 0.0);
+}
+
+/// The runs of a kind that a track's journals hold.
+fn runs(folders: &Folders, recording: &str, track: &str, kind: RunKind) -> Vec<Run> {
+    let folder = folders.spool().join(recording).join(track);
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let journals = entries.filter_map(|epoch| std::fs::read_to_string(epoch.join(JOURNAL)).ok());
+    let parts = |text: String| -> Vec<PartLine> {
+        text.lines().skip(1).filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let runs = journals.flat_map(parts).flat_map(|part| part.runs);
+    runs.filter(|run| run.kind == kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gaps_keep_their_reasons_through_two_deaths() {
+    use GapReason::{CameraOff, ServerDown};
+    const RECORDING: &str = "reasons";
+    // All gaps here outgrow what is filled live: they are in no segment.
+    let flags = ["--segment", "2s", "--live-fill", "3s"];
+    let folders = Folders::new();
+    let cameras = [Camera::new(1, Kind::Webcam), Camera::new(2, Kind::Webcam)];
+    let mut server = Server::start_in(&folders, &flags, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &cameras, 0..10).await;
+    // One is off and comes back, the other one is off from here on, all through.
+    for who in [100, 101] {
+        bot.send_event(RECORDING, who, "webcam_off", at(10)).await;
+    }
+    send(&mut bot, RECORDING, &cameras[..1], 60..80).await;
+    until("the other one's gap is journaled", async || {
+        (!runs(&folders, RECORDING, "101-webcam", RunKind::Filled).is_empty()).then_some(())
+    })
+    .await;
+    server.drained(RECORDING).await;
+    server.kill().await;
+    let mut last = Vec::new();
+    for first in [130, 180] {
+        last.push(*journaled(&folders, RECORDING, "100-webcam").last().unwrap() + 1);
+        server = Server::start_in(&folders, &flags, &[]).await;
+        let mut bot = Bot::connect(&server.ws()).await;
+        send(&mut bot, RECORDING, &cameras[..1], first..first + 20).await;
+        server.drained(RECORDING).await;
+        server.kill().await;
+    }
+    let server = Server::start_in(&folders, &flags, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &cameras, 230..240).await;
+    let manifest = server.finish(RECORDING).await;
+    let shown = check_finished(&folders, &manifest);
+    let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
+    last.push(track(&manifest, "100-webcam").gaps.last().unwrap().from_tick);
+    assert!((199..=200).contains(&last[2]) && (79..=80).contains(&last[0]), "{last:?}");
+    let down = |n: usize, to| gap(last[n], to, ServerDown);
+    let expected = [gap(10, 60, CameraOff), down(0, 130), down(1, 180), down(2, 230)];
+    assert_eq!(track(&manifest, "100-webcam").gaps, expected);
+    assert_eq!(shown["100-webcam"][239].number(), Some(239));
+    // The ticks since its last part are lost with the process each time, and what it was is known again afterwards.
+    let other = track(&manifest, "101-webcam");
+    let reasons: Vec<GapReason> = other.gaps.iter().map(|gap| gap.reason).collect();
+    assert!(reasons.starts_with(&[CameraOff, ServerDown]), "{:?}", other.gaps);
+    assert!(reasons.iter().all(|reason| matches!(reason, CameraOff | ServerDown)), "{:?}", other.gaps);
+    assert_eq!((other.gaps[0].from_tick, other.gaps.last().unwrap().to_tick), (10, 230), "{:?}", other.gaps);
+    assert!(other.gaps.windows(2).all(|pair| pair[0].to_tick == pair[1].from_tick), "{:?}", other.gaps);
 }
 
 /// Every file below a folder, with its bytes.

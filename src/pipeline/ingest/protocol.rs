@@ -4,9 +4,11 @@
 //! that `simulate` and the tests write ([`Outgoing`]).
 
 mod absolute;
+mod chat;
 mod outgoing;
 
 pub use absolute::parse_absolute;
+pub use chat::Chat;
 pub use outgoing::{Outgoing, OutgoingBody, OutgoingData, OutgoingParticipant, OutgoingThing, OutgoingTimestamp};
 
 use std::borrow::Cow;
@@ -76,7 +78,8 @@ pub struct Participant {
     pub id: String,
     /// Display name.
     pub name: Option<String>,
-    /// Address, where Recall knows it.
+    /// Address, where Recall knows it. Never written to a file.
+    #[serde(skip)]
     pub email: Option<String>,
     /// Whether this is a host of the meeting.
     pub is_host: Option<bool>,
@@ -334,7 +337,7 @@ impl WireTimestamp<'_> {
 #[derive(Deserialize)]
 struct WireParticipant<'a> {
     #[serde(borrow)]
-    id: WireId<'a>,
+    id: &'a RawValue,
     #[serde(default, deserialize_with = "lenient")]
     name: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
@@ -347,25 +350,24 @@ struct WireParticipant<'a> {
 
 impl WireParticipant<'_> {
     fn read(self) -> Result<Participant, ProtocolError> {
-        let id = match self.id {
-            WireId::Number(id) => id.to_string(),
-            WireId::Text(id) => id.into_owned(),
-        };
+        let id = id_text(self.id.get())?;
         if id.is_empty() || id.len() > ID_BYTES_MAX {
             return Err(ProtocolError::Id("participant"));
         }
+        let short = |text| shorten(text, NAME_BYTES_MAX);
         Ok(Participant {
             id,
-            name: self.name.map(shorten),
-            email: self.email.map(shorten),
+            name: self.name.map(short),
+            email: self.email.map(short),
             is_host: self.is_host,
-            platform: self.platform.map(shorten),
+            platform: self.platform.map(short),
         })
     }
 }
 
-fn shorten(mut text: String) -> String {
-    let mut end = NAME_BYTES_MAX.min(text.len());
+/// The first `bytes_max` bytes of a text, or a little less: no character is torn.
+fn shorten(mut text: String, bytes_max: usize) -> String {
+    let mut end = bytes_max.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -373,12 +375,13 @@ fn shorten(mut text: String) -> String {
     text
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WireId<'a> {
-    Number(i64),
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
+/// An id as text: a string, or an integer of any size.
+fn id_text(raw: &str) -> Result<String, ProtocolError> {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(raw.to_owned());
+    }
+    Ok(serde_json::from_str(raw)?)
 }
 
 /// A describing field of another type than expected counts as absent: it never costs the picture.

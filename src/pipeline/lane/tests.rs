@@ -36,7 +36,7 @@ impl Bench {
             encoder: EncoderSettings::default(),
             canvas_max: Canvas { width: 640, height: 360 },
             fill: Fill::Black,
-            live_fill: Micros::from_secs(600),
+            live_fill: Micros::from_secs(20),
             settle: Micros::SECOND,
             hold_webcam: Micros::from_secs(10),
             hold_screenshare: Micros::from_secs(600),
@@ -76,6 +76,11 @@ impl Bench {
 
     /// A picture taken at that tick arrives and is placed.
     async fn picture(&self, tick: Tick) {
+        self.sized(tick, 64, 64).await;
+    }
+
+    /// A picture of that size, taken at that tick, arrives.
+    async fn sized(&self, tick: Tick, width: u32, height: u32) {
         let at = GRID.time_of(tick);
         let capture = Capture {
             number: self.lane.next_number(),
@@ -85,7 +90,7 @@ impl Bench {
             clock: at,
             base64: bytes::Bytes::new(),
         };
-        let picture = Arc::new(Picture::black(64, 64));
+        let picture = Arc::new(Picture::black(width, height));
         let decoded = Some(Decoded { picture, png_bytes: 1, same: false });
         self.lane.pending.fetch_add(1, SeqCst);
         let charge = self.budget.charge(1).await;
@@ -163,4 +168,88 @@ async fn an_order_waits_for_captures_that_are_on_their_way() {
     assert_eq!(bench.lane.encode_one(), Worked::One);
     assert_eq!(bench.lane.view(|view| view.done), Some(Order::Finish(1)));
     assert_eq!(bench.ledger().received, 2);
+}
+
+#[tokio::test]
+async fn a_picture_under_64_on_a_side_is_a_placeholder_whenever_it_comes() {
+    use crate::media::GapReason::{CameraOff, NotJoined};
+    let bench = Bench::new();
+    bench.sized(0, 16, 16).await;
+    bench.sized(1, 640, 63).await;
+    assert_eq!(bench.lane.view(|view| (view.canvas, view.first_tick)), (None, None), "nothing is fixed by them");
+    for tick in [2, 3] {
+        bench.picture(tick).await;
+    }
+    for tick in 4..9 {
+        bench.sized(tick, 63, 64).await;
+    }
+    // A larger one ends the gap, whatever was said or not said by an event.
+    for tick in [9, 10] {
+        bench.picture(tick).await;
+    }
+    bench.obey(Order::Finish(11));
+    let ledger = bench.ledger();
+    assert_eq!((ledger.encoded, ledger.discarded["placeholder"], ledger.held, ledger.filled), (4, 7, 0, 7));
+    let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
+    let canvas = Some(Canvas { width: 64, height: 64 });
+    bench.lane.view(|view| {
+        assert_eq!((view.canvas, view.epochs.len()), (canvas, 1));
+        assert_eq!(view.gaps, [gap(0, 2, NotJoined), gap(4, 9, CameraOff)]);
+    });
+}
+
+#[tokio::test]
+async fn after_a_death_the_journals_tell_all_gaps_and_books_that_were_written() {
+    use crate::media::GapReason::{CameraOff, NotJoined, SpoolFull};
+    let bench = Bench::new();
+    let track = bench.dir.path().join("track");
+    for tick in [5, 6, 7] {
+        bench.picture(tick).await;
+    }
+    // Off for longer than is filled live.
+    bench.lane.mark(GRID.time_of(8), Mark::Off(CameraOff));
+    for tick in [3000, 3001] {
+        bench.picture(tick).await;
+    }
+    // A segment that is there already cannot be made: the spool fails, and recovers.
+    let open = track.join("0003000-abc234/000751.m4s.open");
+    std::fs::write(&open, "in the way").unwrap();
+    for tick in 3002..3010 {
+        bench.picture(tick).await;
+    }
+    let (view, ledger) = (bench.lane.view(|view| view.gaps.clone()), bench.ledger());
+    let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
+    assert_eq!(view, [gap(0, 5, NotJoined), gap(8, 3000, CameraOff), gap(3004, 3006, SpoolFull)]);
+    // The process dies here.
+    Syncer::new(Arc::clone(&bench.space)).work_off(bench.jobs.try_iter().collect());
+    let taken = crate::pipeline::store::recovery::take_up(&track).unwrap().unwrap();
+    assert_eq!((taken.gaps, taken.ledger, taken.next_tick), (view, ledger, 3010));
+    assert_eq!(taken.epochs.len(), 3);
+}
+
+#[tokio::test]
+async fn a_track_that_starts_after_three_hours_writes_what_one_writes_that_starts_at_once() {
+    let mut written = Vec::new();
+    for first in [0, 3 * 3600 * 2] {
+        let bench = Bench::new();
+        for tick in first..first + 6 {
+            // One turn of a worker each, the first one too.
+            bench.picture(tick).await;
+        }
+        Syncer::new(Arc::clone(&bench.space)).work_off(bench.jobs.try_iter().collect());
+        let ledger = bench.ledger();
+        assert_eq!((ledger.encoded, ledger.held, ledger.filled), (6, 0, first as u64));
+        let (gaps, closed) = bench.lane.view(|view| (view.gaps.len(), view.closed.len()));
+        assert_eq!((gaps, closed), (usize::from(first > 0), 1));
+        let epoch = std::fs::read_dir(bench.dir.path().join("track")).unwrap().map(|entry| entry.unwrap().path());
+        let files = epoch.filter(|path| path.is_dir()).flat_map(|path| std::fs::read_dir(path).unwrap());
+        let mut sizes: Vec<u64> = files.map(|file| file.unwrap().metadata().unwrap().len()).collect();
+        sizes.sort_unstable();
+        written.push(sizes);
+    }
+    // Journal, list, a segment and an open one; larger ticks have a few digits more.
+    assert_eq!((written[0].len(), written[1].len()), (4, 4), "{written:?}");
+    for (at_once, late) in written[0].iter().zip(&written[1]) {
+        assert!(late.abs_diff(*at_once) < 200, "{written:?}");
+    }
 }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::Ledger;
 use crate::media::{Canvas, GapReason, Kind, Micros, Tick};
 
+use super::manifest::Gap;
+
 /// What a tick shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -88,6 +90,9 @@ pub struct EpochLine {
     pub init: String,
     /// What the encoder was opened with.
     pub encoder_options: String,
+    /// Ticks before it that are in no segment, since the last epoch that has a part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<Gap>,
 }
 
 /// The version of the spool's form that this program writes.

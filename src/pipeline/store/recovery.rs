@@ -50,6 +50,8 @@ pub struct TakenUp {
     pub next_capture: u64,
     /// Ranges without pictures.
     pub gaps: Vec<Gap>,
+    /// Why the source was off when the process died, if it was.
+    pub off: Option<GapReason>,
     /// Bytes of unfinished parts that were cut off.
     pub bytes_cut: u64,
 }
@@ -83,15 +85,16 @@ pub fn take_up(dir: &Path) -> io::Result<Option<TakenUp>> {
         last_at: last.last.last_at,
         next_capture: epochs.iter().map(|epoch| epoch.next_capture).max().unwrap_or(0),
         gaps: Vec::new(),
+        off: None,
         bytes_cut: epochs.iter().map(|epoch| epoch.bytes_cut).sum(),
     };
     // What was abandoned is in no output, whether or not a line of the journal still came to say so.
     let (encoded, held) = epochs.iter().fold((0, 0), |sum, epoch| (sum.0 + epoch.encoded, sum.1 + epoch.held));
     track.ledger.settle(DiscardReason::SpoolFull, encoded, held);
-    note_gap(&mut track.gaps, 0, first.line.first_tick, GapReason::NotJoined);
-    let mut next = first.line.first_tick;
+    let mut next = 0;
     for epoch in epochs {
-        note_gap(&mut track.gaps, next, epoch.line.first_tick, GapReason::Unknown);
+        let unless_told = if track.epochs.is_empty() { GapReason::NotJoined } else { GapReason::Unknown };
+        note_holes(&mut track.gaps, next, epoch.line.first_tick, &epoch.line.holes, unless_told);
         next = epoch.end_tick();
         for gap in epoch.gaps {
             note_gap(&mut track.gaps, gap.from_tick, gap.to_tick, gap.reason);
@@ -104,7 +107,37 @@ pub fn take_up(dir: &Path) -> io::Result<Option<TakenUp>> {
         });
         track.closed.extend(epoch.closed);
     }
+    track.off = off_at(&track.gaps, track.next_tick);
     Ok(Some(track))
+}
+
+/// Adds the ticks `from..to`, which are in no segment: as the journal tells them, and what it does not tell as
+/// `unless_told`.
+fn note_holes(gaps: &mut Vec<Gap>, from: Tick, to: Tick, told: &[Gap], unless_told: GapReason) {
+    let mut next = from;
+    for hole in told {
+        let (first, end) = (hole.from_tick.max(next), hole.to_tick.min(to));
+        if first < end {
+            note_gap(gaps, next, first, unless_told);
+            note_gap(gaps, first, end, hole.reason);
+            next = end;
+        }
+    }
+    note_gap(gaps, next, to, unless_told);
+}
+
+/// Why the source was off at the end of the gaps, if they go up to `end`: restarts since then turned nothing on.
+fn off_at(gaps: &[Gap], end: Tick) -> Option<GapReason> {
+    let mut end = end;
+    for gap in gaps.iter().rev() {
+        match gap.reason {
+            _ if gap.to_tick != end => return None,
+            GapReason::ServerDown => end = gap.from_tick,
+            GapReason::CameraOff | GapReason::NotJoined => return Some(gap.reason),
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// What an epoch's journal and files say.

@@ -326,6 +326,7 @@ mod tests {
             first_tick: 2,
             init: String::new(),
             encoder_options: String::new(),
+            holes: Vec::new(),
         };
         let mut epoch = EpochWriter::create(&spool, line, b"init").unwrap();
         let ledger = Ledger { received: 2, encoded: 2, ..Ledger::default() };

@@ -45,6 +45,8 @@ pub(super) struct Holes {
     picture_at: Option<Micros>,
     /// The first tick of the gap that is being written: it stays one until a picture comes.
     gap: Option<Tick>,
+    /// Why the source was off before the process was restarted, if it was.
+    before_restart: Option<GapReason>,
 }
 
 impl Holes {
@@ -60,13 +62,14 @@ impl Holes {
             shown: None,
             picture_at: None,
             gap: None,
+            before_restart: None,
         }
     }
 
     /// After a restart of the process: the picture of `last_at` is not here to be shown again.
-    pub(super) fn resume(rules: &Rules, last_at: Micros) -> Holes {
+    pub(super) fn resume(rules: &Rules, last_at: Micros, off: Option<GapReason>) -> Holes {
         let switches = vec![(last_at, Some(GapReason::ServerDown))];
-        Holes { switches, picture_at: Some(last_at), ..Holes::new(rules) }
+        Holes { switches, picture_at: Some(last_at), before_restart: off, ..Holes::new(rules) }
     }
 
     /// Notes what the source did at `at`. A mark that a newer picture has answered is dropped; one for ticks that are
@@ -80,11 +83,13 @@ impl Holes {
             Mark::SocketBack => {
                 insert(&mut self.links, (at, false));
                 if matches!(self.switches.last(), Some((_, Some(GapReason::ServerDown)))) {
-                    self.switch(at, None);
+                    self.switch(at, self.before_restart);
                 }
             }
             Mark::Shed => self.lose(at, GapReason::Overloaded),
             Mark::Undecodable => self.lose(at, GapReason::Undecodable),
+            Mark::Placeholder if self.off_at(at) => {}
+            Mark::Placeholder => self.switch(at, Some(GapReason::CameraOff)),
         }
     }
 
@@ -173,6 +178,11 @@ impl Holes {
     /// The tick that a lost capture would have taken.
     fn tick_of_loss(&self, at: Micros, phase: i64) -> Tick {
         (at.0 * i64::from(self.grid.fps) - phase + TICK / 2).div_euclid(TICK)
+    }
+
+    /// Whether the source is known to be off at that time.
+    fn off_at(&self, at: Micros) -> bool {
+        self.switches.iter().rev().find(|(since, _)| *since <= at).is_some_and(|(_, off)| off.is_some())
     }
 
     /// Whether a picture of that time or a newer one was placed.

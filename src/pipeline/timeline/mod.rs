@@ -56,6 +56,8 @@ pub enum Mark {
     Shed,
     /// A capture could not be decoded.
     Undecodable,
+    /// A capture was a placeholder: the source is off, unless that is known for a better reason.
+    Placeholder,
 }
 
 /// What becomes of a run of ticks, or of a capture.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::drift::{Drift, Move};
 use super::holes::Holes;
 use super::{Mark, Rules, Stamp, Step, TICK};
-use crate::media::{DiscardReason, Micros, Tick};
+use crate::media::{DiscardReason, GapReason, Micros, Tick};
 
 /// Pictures that wait for a missing one: decoded pictures are large. When there are more, the hole before the oldest
 /// counts as settled.
@@ -108,8 +108,9 @@ impl<P> Timeline<P> {
     }
 
     /// Goes on after an earlier process that wrote all ticks before `next_tick`, its newest picture taken at
-    /// `last_at`. Up to the first picture there is a gap (`server_down`, until a mark says otherwise).
-    pub fn resume(rules: Rules, next_tick: Tick, last_at: Micros) -> Timeline<P> {
+    /// `last_at`. Up to the first picture there is a gap: `server_down` until a socket is back, then what turned the
+    /// source `off` before, if anything did, until a mark says otherwise.
+    pub fn resume(rules: Rules, next_tick: Tick, last_at: Micros, off: Option<GapReason>) -> Timeline<P> {
         let last_at = clamp(last_at);
         let mut drift = Drift::default();
         drift.restart();
@@ -120,7 +121,7 @@ impl<P> Timeline<P> {
             last_target: last_at.0 * i64::from(rules.grid.fps),
             drift,
             recent: VecDeque::from([last_at]),
-            holes: Holes::resume(&rules, last_at),
+            holes: Holes::resume(&rules, last_at, off),
             ..Timeline::new(rules)
         }
     }

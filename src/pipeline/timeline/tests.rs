@@ -322,6 +322,30 @@ fn a_hole_is_held_and_then_a_gap_with_its_reason() {
 }
 
 #[test]
+fn a_placeholder_says_that_the_source_is_off_and_nothing_where_that_is_known() {
+    use GapReason::*;
+    let held = |first, ticks| (first, ticks, None, false, true);
+    let gap = |first, ticks, reason| (first, ticks, Some(reason), true, true);
+    let table = [
+        (vec![(12_000, Mark::Placeholder), (12_500, Mark::Placeholder)], 30, vec![held(21, 3), gap(24, 6, CameraOff)]),
+        (vec![(10_000, Mark::Placeholder)], 30, vec![held(21, 9)]),
+        (
+            vec![(11_000, Mark::Off(NotJoined)), (11_500, Mark::Placeholder)],
+            30,
+            vec![held(21, 1), gap(22, 8, NotJoined)],
+        ),
+        (
+            vec![(11_000, Mark::Off(NotJoined)), (12_000, Mark::On), (12_000, Mark::Placeholder)],
+            30,
+            vec![held(21, 1), gap(22, 2, NotJoined), gap(24, 6, CameraOff)],
+        ),
+    ];
+    for (marks, end, expected) in table {
+        assert_eq!(holes(RULES, &marks, end), expected, "{marks:?}");
+    }
+}
+
+#[test]
 fn a_lost_capture_is_looked_for_where_the_lane_lies() {
     // 0.45 tick late, with jitter: lost captures lie nearer to the tick after theirs.
     let mut lane = Lane::new();
@@ -444,7 +468,7 @@ fn hours_without_a_picture_are_a_few_steps() {
 
 #[test]
 fn after_a_restart_the_ticks_go_on_and_nothing_is_held() {
-    let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600)));
+    let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600), None));
     assert_eq!((lane.timeline.first_tick(), lane.timeline.next_tick()), (Some(20), Some(20)));
     for at in [9100, 9600, 14_900, 15_400] {
         lane.take(ms(at));
@@ -459,8 +483,26 @@ fn after_a_restart_the_ticks_go_on_and_nothing_is_held() {
     );
     assert_eq!(ticks(&lane), [30, 31]);
 
+    // What it was before it is again, until the source says or shows otherwise.
+    for (off, mark, after) in [
+        (None, None, GapReason::Unknown),
+        (Some(GapReason::CameraOff), None, GapReason::CameraOff),
+        (Some(GapReason::CameraOff), Some(Mark::On), GapReason::Unknown),
+        (Some(GapReason::NotJoined), Some(Mark::Placeholder), GapReason::NotJoined),
+        (None, Some(Mark::Placeholder), GapReason::CameraOff),
+    ] {
+        let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600), off));
+        lane.timeline.mark(ms(10_000), Mark::SocketLost);
+        lane.timeline.mark(ms(15_000), Mark::SocketBack);
+        mark.into_iter().for_each(|mark| lane.timeline.mark(ms(15_000), mark));
+        lane.timeline.finish(40, &mut lane.out);
+        let gap = |first, ticks, reason| Step::Gap { first, ticks, reason, live: true };
+        let expected = [gap(20, 10, GapReason::ServerDown), gap(30, 10, after)];
+        assert_eq!(lane.out, expected, "{off:?} {mark:?}");
+    }
+
     // At once, as if nothing had been.
-    let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600)));
+    let mut lane = Lane::with(Timeline::resume(RULES, 20, ms(9600), None));
     lane.take(ms(10_100));
     lane.take(ms(10_600));
     assert_eq!(ticks(&lane.check()), [20, 21]);
@@ -658,14 +700,14 @@ proptest! {
     #[test]
     fn whatever_comes_every_tick_and_every_capture_has_one_outcome(
         acts in prop::collection::vec(
-            (0..12u8, prop_oneof![-1_000_000..100_000_000i64, 50_000_000..54_000_000i64, any::<i64>()], -5_000_000..50_000_000i64),
+            (0..13u8, prop_oneof![-1_000_000..100_000_000i64, 50_000_000..54_000_000i64, any::<i64>()], -5_000_000..50_000_000i64),
             0..200
         ),
         resume in prop::option::of((0..100i64, -10..50_000_000i64)),
         end in 0..300i64,
     ) {
         let mut lane = match resume {
-            Some((next, at)) => Lane::with(Timeline::resume(RULES, next, Micros(at))),
+            Some((next, at)) => Lane::with(Timeline::resume(RULES, next, Micros(at), None)),
             None => Lane::new(),
         };
         // After a restart the first picture may lie below the ticks written: then it is late, never out of place.
@@ -678,6 +720,7 @@ proptest! {
                 3 => Mark::SocketBack,
                 4 => Mark::Shed,
                 5 => Mark::Undecodable,
+                8 => Mark::Placeholder,
                 6 => {
                     lane.advance(Micros(at.0.min(120_000_000)));
                     continue;

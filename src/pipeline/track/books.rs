@@ -1,4 +1,4 @@
-//! The books of what is being written: what the open segment holds, and putting that right when it is lost; the gaps.
+//! The books of what is being written: what the open segment holds, and putting that right when it is lost.
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use crossbeam_channel::Receiver;
 
 use super::*;
+use crate::media::GapReason::*;
 use crate::pipeline::package::segmenter::Part;
 use crate::pipeline::store::journal::Run;
 use crate::pipeline::store::space::Space;
@@ -33,6 +34,7 @@ impl Bench {
             first_tick: 0,
             init: String::new(),
             encoder_options: String::new(),
+            holes: Vec::new(),
         };
         let epoch = EpochWriter::create(&spool, line, b"init").unwrap();
         Bench { dir, epoch, jobs, ledger: Ledger::default(), space }
@@ -144,4 +146,78 @@ fn another_version_of_the_spool_is_an_error() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     fs::write(&journal, &text[..10]).unwrap();
     assert_eq!(take_up(bench.dir.path()).unwrap(), None);
+}
+
+fn gap(from_tick: Tick, to_tick: Tick, reason: GapReason) -> Gap {
+    Gap { from_tick, to_tick, reason }
+}
+
+/// Writes an epoch of one part: a picture, then filler for `reason` up to the end of a part of 4 ticks.
+fn write_epoch(dir: &Path, writer: &str, first_tick: Tick, holes: &[Gap], reason: GapReason) {
+    let (sync, _jobs) = crossbeam_channel::bounded(4);
+    let space = Arc::new(Space::new(dir.to_owned(), None));
+    let spool = TrackSpool { dir: dir.to_owned(), writer: writer.to_owned(), sync, space };
+    let line = EpochLine {
+        spool: SPOOL_VERSION,
+        participant_id: "100".into(),
+        kind: Kind::Webcam,
+        canvas: Canvas { width: 64, height: 64 },
+        codecs: "avc1".into(),
+        first_tick,
+        init: String::new(),
+        encoder_options: String::new(),
+        holes: holes.to_vec(),
+    };
+    let mut epoch = EpochWriter::create(&spool, line, b"init").unwrap();
+    let segment = first_tick / 4;
+    let part =
+        Part { segment, opens: true, first_tick, ticks: 4, bytes: b"part".to_vec(), closes: false, independent: true };
+    let runs = vec![
+        Run::without_picture(first_tick, 1, RunKind::Picture, None),
+        Run::without_picture(first_tick + 1, 3, RunKind::Filled, Some(reason)),
+    ];
+    let books = PartBooks { ledger: &Ledger::default(), last_at: Micros(first_tick * 500_000), runs };
+    epoch.append(&part, books, || unreachable!("the segment stays open")).unwrap();
+}
+
+#[test]
+fn gaps_have_their_reasons_again_written_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    write_epoch(dir.path(), "aaaaaa", 4, &[gap(0, 4, NotJoined)], CameraOff);
+    // 18..20 is in no journal. What a line tells of ticks that are written is left out.
+    let told = [gap(7, 12, CameraOff), gap(12, 18, ServerDown), gap(20, 22, SpoolFull)];
+    write_epoch(dir.path(), "bbbbbb", 20, &told, Disconnected);
+    write_epoch(dir.path(), "cccccc", 24, &[], CameraOff);
+    let track = take_up(dir.path()).unwrap().unwrap();
+    let expected = [
+        gap(0, 4, NotJoined),
+        gap(5, 12, CameraOff),
+        gap(12, 18, ServerDown),
+        gap(18, 20, Unknown),
+        gap(21, 24, Disconnected),
+        gap(25, 28, CameraOff),
+    ];
+    assert_eq!(track.gaps, expected);
+    assert_eq!((track.first_tick, track.next_tick, track.off), (4, 28, Some(CameraOff)));
+}
+
+#[test]
+fn a_spool_of_before_holes_were_told_is_read_as_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    write_epoch(dir.path(), "aaaaaa", 4, &[], Unknown);
+    let track = take_up(dir.path()).unwrap().unwrap();
+    assert_eq!(track.gaps, [gap(0, 4, NotJoined), gap(5, 8, Unknown)]);
+    let journal = std::fs::read_to_string(dir.path().join("0000004-aaaaaa").join(JOURNAL)).unwrap();
+    assert!(!journal.contains("holes"), "{journal}");
+}
+
+#[test]
+fn a_source_is_off_through_restarts_until_something_else_happens() {
+    let off = |gaps: &[Gap]| off_at(gaps, 30);
+    assert_eq!(off(&[]), None);
+    assert_eq!(off(&[gap(0, 30, NotJoined)]), Some(NotJoined));
+    assert_eq!(off(&[gap(0, 10, CameraOff), gap(10, 30, ServerDown)]), Some(CameraOff));
+    assert_eq!(off(&[gap(0, 9, CameraOff), gap(10, 30, ServerDown)]), None, "a picture lies between");
+    assert_eq!(off(&[gap(0, 10, CameraOff), gap(10, 20, Disconnected), gap(20, 30, ServerDown)]), None);
+    assert_eq!(off(&[gap(0, 29, CameraOff)]), None);
 }
