@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,57 +12,12 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::media::{DiscardReason, Kind, Micros};
 
+mod labels;
+
+pub use labels::{EventLabel, KindLabel, LevelLabel, LossLabel, QueueLabel, ReasonLabel, StageLabel, StateLabel};
+
 /// Names of events that get a label of their own; more are counted together, so that a sender cannot grow the metrics.
 const EVENT_NAMES_MAX: usize = 64;
-
-/// `kind="webcam"`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct KindLabel {
-    kind: &'static str,
-}
-
-/// `kind="webcam",reason="late"`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct LossLabel {
-    kind: &'static str,
-    reason: &'static str,
-}
-
-/// One label of any name.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ReasonLabel {
-    reason: &'static str,
-}
-
-/// `event="transcript.data"`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct EventLabel {
-    event: String,
-}
-
-/// `stage="decode"`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct StageLabel {
-    stage: &'static str,
-}
-
-/// `queue="captures"`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct QueueLabel {
-    queue: &'static str,
-}
-
-/// `level="cheaper"`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct LevelLabel {
-    level: &'static str,
-}
-
-/// `state="live"`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct StateLabel {
-    state: &'static str,
-}
 
 /// Where time is spent on a picture's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

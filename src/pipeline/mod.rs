@@ -135,19 +135,7 @@ impl Pipeline {
             load: Arc::default(),
         });
         let mut threads = Threads::default();
-        for n in 0..ingest_workers {
-            let (lists, clock) = (Arc::clone(&lists), Arc::clone(&clock));
-            threads.ingest.push(spawn(format!("ingest-{n}"), move || {
-                let mut ingest = Ingest::default();
-                lists.ingest.serve(&*clock, |lane| timed(lane, &*clock, |lane| lane.ingest_one(&mut ingest, &*clock)));
-            })?);
-        }
-        for n in 0..encoder_workers {
-            let (lists, clock) = (Arc::clone(&lists), Arc::clone(&clock));
-            threads.encode.push(spawn(format!("encode-{n}"), move || {
-                lists.encode.serve(&*clock, |lane| timed(lane, &*clock, Lane::encode_one));
-            })?);
-        }
+        spawn_workers(&mut threads, &lists, &clock, ingest_workers, encoder_workers)?;
         let (sync_clock, sync_metrics, sync_space) = (Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&space));
         threads.last.push(spawn("sync".to_owned(), move || {
             sync::run(&sync_jobs, &*sync_clock, &sync_metrics, sync_space);
@@ -360,6 +348,30 @@ impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pipeline")
     }
+}
+
+/// The threads that decode, and those that encode.
+fn spawn_workers(
+    threads: &mut Threads,
+    lists: &Arc<Lists>,
+    clock: &Arc<dyn Clock>,
+    ingest: usize,
+    encode: usize,
+) -> Result<(), String> {
+    for n in 0..ingest {
+        let (lists, clock) = (Arc::clone(lists), Arc::clone(clock));
+        threads.ingest.push(spawn(format!("ingest-{n}"), move || {
+            let mut decoder = Ingest::default();
+            lists.ingest.serve(&*clock, |lane| timed(lane, &*clock, |lane| lane.ingest_one(&mut decoder, &*clock)));
+        })?);
+    }
+    for n in 0..encode {
+        let (lists, clock) = (Arc::clone(lists), Arc::clone(clock));
+        threads.encode.push(spawn(format!("encode-{n}"), move || {
+            lists.encode.serve(&*clock, |lane| timed(lane, &*clock, Lane::encode_one));
+        })?);
+    }
+    Ok(())
 }
 
 /// A worker's visit, and how long it took.

@@ -11,7 +11,7 @@ use crate::media::{AccessUnit, DiscardReason, GapReason, Micros, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
 use super::admission::Load;
-use super::encode::{EncodeError, nal};
+use super::encode::nal;
 use super::lane::{Arrived, Lane, Order};
 use super::package::boxes::{self, Track};
 use super::package::segmenter::{Part, Segmenter};
@@ -26,8 +26,10 @@ use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
 use super::units::{UnitMaker, is_placeholder};
 
 mod books;
+mod error;
 
 use books::{SegmentBooks, when_closed};
+use error::WriteError;
 
 /// What is fixed for a track.
 #[derive(Clone, Debug)]
@@ -71,17 +73,6 @@ pub struct TrackWriter {
     segment: SegmentBooks,
     /// What was booked unwritten since the last part: the next epoch's journal begins with it.
     holes: Vec<Gap>,
-}
-
-/// Why a tick could not be written.
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    #[error("spool: {0}")]
-    Spool(#[from] std::io::Error),
-    #[error("packaging: {0}")]
-    Package(#[from] super::package::segmenter::SegmentError),
 }
 
 impl TrackWriter {
@@ -373,10 +364,7 @@ impl TrackWriter {
     /// Something broke: the epoch ends at its last part, what was collected since is booked as lost, and the next
     /// tick begins anew.
     fn fail(&mut self, lane: &Arc<Lane>, error: WriteError) {
-        let (discard, gap) = match &error {
-            WriteError::Spool(_) => (DiscardReason::SpoolFull, GapReason::SpoolFull),
-            WriteError::Encode(_) | WriteError::Package(_) => (DiscardReason::EncoderFailed, GapReason::Unknown),
-        };
+        let (discard, gap) = error.booked_as();
         match &error {
             // Without an epoch there was none to lose.
             WriteError::Spool(error) if self.epoch.is_some() || !is_full_error(error) => {
@@ -401,15 +389,5 @@ impl TrackWriter {
         let _ = self.end_segment(lane);
         self.segmenter = Segmenter::new(self.settings.rules.grid);
         self.units.end_gap();
-    }
-
-    /// Books ticks that are in no segment; the MP4 fills them.
-    fn book_unwritten(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
-        lane.view(|view| {
-            view.ledger.filled += ticks as u64;
-            note_gap(&mut view.gaps, first, first + ticks, reason);
-        });
-        note_gap(&mut self.holes, first, first + ticks, reason);
-        self.metrics.filled(lane.kind, ticks as u64);
     }
 }

@@ -8,6 +8,8 @@ use crate::pipeline::package::segmenter::Part;
 use crate::pipeline::store::gaps;
 use crate::pipeline::store::spool::WhenClosed;
 
+use super::TrackWriter;
+
 /// What the books hold of the segment that is being written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SegmentBooks {
@@ -53,4 +55,16 @@ pub(super) fn when_closed(lane: &Arc<Lane>, segment: SegmentBooks) -> WhenClosed
         });
         lane.changed.notify_one();
     })
+}
+
+impl TrackWriter {
+    /// Books ticks that are in no segment; the MP4 fills them.
+    pub(super) fn book_unwritten(&mut self, lane: &Arc<Lane>, first: Tick, ticks: Tick, reason: GapReason) {
+        lane.view(|view| {
+            view.ledger.filled += ticks as u64;
+            gaps::note_gap(&mut view.gaps, first, first + ticks, reason);
+        });
+        gaps::note_gap(&mut self.holes, first, first + ticks, reason);
+        self.metrics.filled(lane.kind, ticks as u64);
+    }
 }
