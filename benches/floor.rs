@@ -73,6 +73,7 @@ fn write_pngs(templates: &Pictures, lanes: usize, pictures: usize, folder: &Path
     Ok(())
 }
 
+#[expect(clippy::print_stdout, reason = "the figure is what it is for")]
 fn main() -> ExitCode {
     // `cargo bench` adds an option of its own.
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
