@@ -25,8 +25,10 @@ const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 /// A published playlist is read back only up to this size: some days of media.
 const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
 
+mod clear;
 mod published;
 
+use clear::clear;
 use published::{Published, RETRY_FIRST, RETRY_LAST, Source, put, without_counters};
 
 /// Keeps one recording until it is finished, or until the process is told to stop.
@@ -82,7 +84,10 @@ impl Keeper {
             }
             if self.recording.is_to_finish() {
                 tokio::select! {
-                    () = self.finish() => {}
+                    end = self.finish() => if let Some(end) = end {
+                        // Not cut short: once the store has its last manifest, no other one may follow.
+                        self.seal(end).await;
+                    },
                     () = stop.wait() => self.suspend().await,
                 }
                 break;
@@ -238,8 +243,9 @@ impl Keeper {
         lanes
     }
 
-    /// The end: no more media, then uploads, the manifest last.
-    async fn finish(&mut self) {
+    /// The end: no more media, then uploads. Gives the tick after the last one when all is in the store but the last
+    /// manifest; `None` when the recording failed.
+    async fn finish(&mut self) -> Option<Tick> {
         self.recording.set_state(State::Finishing);
         self.keep_state().await;
         self.put_manifest(true).await;
@@ -264,22 +270,29 @@ impl Keeper {
             self.keep_state().await;
             self.put_manifest(true).await;
             lanes.iter().for_each(|lane| lane.close());
-            return tracing::error!(recording = self.recording.id, "recording failed; its spool is kept");
+            tracing::error!(recording = self.recording.id, "recording failed; its spool is kept");
+            return None;
         }
         self.recording.event("finished", serde_json::json!({ "ticks": end }));
         self.put_events().await;
+        Some(end)
+    }
+
+    /// The last manifest. Where the process stops before the store has taken it, the next one does this again.
+    async fn seal(&mut self, end: Tick) {
         // It is finished when the store has confirmed that it is: the manifest last.
         self.put_this(Manifest { state: State::Finished, ..self.recording.manifest() }).await;
         // From here on a start would find it finished in the store; only then does anybody hear of it.
         self.clear_spool().await;
         self.recording.set_state(State::Finished);
+        let lanes = self.recording.lanes();
         lanes.iter().for_each(|lane| lane.close());
         tracing::info!(recording = self.recording.id, tracks = lanes.len(), ticks = end, "recording finished");
     }
 
     async fn clear_spool(&self) {
         let spool = self.recording.spool.clone();
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(spool)).await;
+        let removed = tokio::task::spawn_blocking(move || clear(&spool)).await;
         if let Ok(Err(error)) = removed
             && error.kind() != std::io::ErrorKind::NotFound
         {

@@ -26,6 +26,10 @@ impl Pipeline {
         let Ok(folders) = std::fs::read_dir(&self.config.spool) else { return };
         let (mut recordings, mut tracks) = (0, 0);
         for folder in folders.flatten().filter(|entry| entry.path().is_dir()) {
+            // A finished recording, all of it gone but the folder. One that holds anything is not removed so.
+            if std::fs::remove_dir(folder.path()).is_ok() {
+                continue;
+            }
             match self.take_up_recording(&folder.path()) {
                 Ok(taken) => (recordings, tracks) = (recordings + 1, tracks + taken),
                 Err(error) => {
