@@ -12,6 +12,7 @@ mod playback;
 
 mod api;
 mod bad_messages;
+mod chaos;
 mod closes;
 mod gaps;
 mod meetings;
