@@ -11,6 +11,7 @@ use std::process::Command as Process;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tilecast::media::Kind;
 use tilecast::pipeline::store::manifest::State;
 use tokio::sync::{mpsc, watch};
@@ -26,7 +27,7 @@ mod survivors;
 use faults::{Dice, Fault, Step, plan};
 use poller::{Poller, Seen};
 use sender::{Book, Command, Part, Seat, Sender};
-use survivors::{Fates, Pictures, assert_kept, check, journaled, losses};
+use survivors::{Fates, Loss, Pictures, assert_kept, check, journaled, losses};
 
 /// How large a run is.
 struct Size {
@@ -84,10 +85,12 @@ impl Cast {
 #[derive(Default)]
 struct Report {
     kills: u32,
-    losses: Vec<f64>,
+    losses: Vec<Loss>,
     faults: BTreeMap<&'static str, u32>,
     /// Seconds of CPU that servers took, up to their deaths.
     cpu: f64,
+    /// What the machine had done at the start.
+    machine: (f64, f64),
 }
 
 /// Who carries the plan out.
@@ -122,8 +125,8 @@ impl Conductor {
         let server = Server::start_in(&folders, size.flags, &[]).await;
         let (url, urls) = watch::channel(server.ws());
         let casts = parts.into_iter().map(|part| Cast::start(part, &urls)).collect();
-        let conductor =
-            Conductor { size, folders, server, url, casts, poller, report: Report::default(), start: Instant::now() };
+        let report = Report { machine: machine(), ..Report::default() };
+        let conductor = Conductor { size, folders, server, url, casts, poller, report, start: Instant::now() };
         conductor.all_send(&[0, 0]).await;
         conductor
     }
@@ -147,6 +150,7 @@ impl Conductor {
         let command = match step.fault {
             Fault::Kill => return self.kill(None).await,
             Fault::KillTwice(again) => return self.kill(Some(again)).await,
+            Fault::KillStopping(after) => return self.kill_stopping(after).await,
             Fault::KillHalfMessage => {
                 let _ = self.casts[step.bot].commands.send(Command::HalfMessage).await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -165,27 +169,48 @@ impl Conductor {
 
     /// kill -9 and a start, which is killed too after `again`.
     async fn kill(&mut self, again: Option<Duration>) {
-        let before: Vec<Pictures> = self.casts.iter().map(|cast| journaled(&self.folders, &cast.part)).collect();
+        let before = self.journaled();
         self.report.cpu += cpu_of(self.server.pid());
         let died = Instant::now();
         self.server.kill().await;
-        let sockets: Vec<u32> = self.casts.iter().map(Cast::sockets).collect();
-        for (cast, before) in self.casts.iter_mut().zip(before) {
-            let now = journaled(&self.folders, &cast.part);
-            assert_kept(&cast.kept, &now);
-            assert_kept(&before, &now);
-            let book = &mut cast.book.lock().unwrap();
-            self.report.losses.extend(losses(&cast.part, book, &cast.from, &now, died));
-            cast.from = book.sent.iter().map(Vec::len).collect();
-            cast.kept = now;
-        }
-        self.report.kills += 1;
+        let sockets = self.note_death(&before, died);
         if let Some(again) = again {
             // Dropped, a server is killed.
             let _ = tokio::time::timeout(again, Server::start_in(&self.folders, self.size.flags, &[])).await;
             self.report.kills += 1;
         }
         self.restart(&sockets).await;
+    }
+
+    async fn kill_stopping(&mut self, after: Duration) {
+        let before = self.journaled();
+        self.report.cpu += cpu_of(self.server.pid());
+        let died = Instant::now();
+        self.server.signal(Signal::TERM);
+        tokio::time::sleep(after).await;
+        self.server.kill().await;
+        let sockets = self.note_death(&before, died);
+        self.restart(&sockets).await;
+    }
+
+    fn journaled(&self) -> Vec<Pictures> {
+        self.casts.iter().map(|cast| journaled(&self.folders, &cast.part)).collect()
+    }
+
+    /// Looks at what a death left; gives how many sockets each bot had opened.
+    fn note_death(&mut self, before: &[Pictures], died: Instant) -> Vec<u32> {
+        self.report.kills += 1;
+        let sockets = self.casts.iter().map(Cast::sockets).collect();
+        for (cast, before) in self.casts.iter_mut().zip(before) {
+            let now = journaled(&self.folders, &cast.part);
+            assert_kept(&cast.kept, &now);
+            assert_kept(before, &now);
+            let book = &mut cast.book.lock().unwrap();
+            self.report.losses.extend(losses(&cast.part, book, &cast.from, &now, died));
+            cast.from = book.sent.iter().map(Vec::len).collect();
+            cast.kept = now;
+        }
+        sockets
     }
 
     async fn terminate(&mut self) {
@@ -268,20 +293,37 @@ fn cpu_of(pid: u32) -> f64 {
     fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
 }
 
+/// Seconds times cores that the machine was busy, with anything, and idle since it started (proc(5)).
+fn machine() -> (f64, f64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let fields = stat.lines().next().expect("a line for all cores").split_whitespace().skip(1).take(8);
+    let times: Vec<f64> = fields.map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).collect();
+    let idle = times[3] + times[4];
+    (times.iter().sum::<f64>() - idle, idle)
+}
+
+fn tell_losses(losses: &[Loss], which: &str, of: fn(&Loss) -> bool) {
+    let mut losses: Vec<&Loss> = losses.iter().filter(|loss| of(loss)).collect();
+    losses.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let Some(worst) = losses.last() else { return };
+    // The nearest rank: at least that share of all is not above it.
+    let at = |share: f64| losses[((losses.len() as f64 * share).ceil() as usize).clamp(1, losses.len()) - 1].seconds;
+    eprintln!(
+        "  media lost per kill and track, {which} ({}): p50 {:.1} s, p95 {:.1} s, at most {:.1} s ({})",
+        losses.len(),
+        at(0.5),
+        at(0.95),
+        worst.seconds,
+        worst.what
+    );
+}
+
 fn tell(report: &Report, size: &Size, seen: &Seen, fates: &[Fates], seconds: f64) {
-    let mut losses = report.losses.clone();
-    losses.sort_by(f64::total_cmp);
-    let at = |share: f64| losses.get((losses.len() as f64 * share) as usize).or(losses.last()).copied().unwrap_or(0.0);
     let sum = |of: fn(&Fates) -> u64| fates.iter().map(of).sum::<u64>();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     eprintln!("chaos: seed {}, {} pictures a second, {} kills -9 in {seconds:.0} s", size.seed, size.fps, report.kills);
-    eprintln!(
-        "  media lost per kill and track: p50 {:.1} s, p95 {:.1} s, at most {:.1} s, of {} deaths",
-        at(0.5),
-        at(0.95),
-        at(1.0),
-        losses.len()
-    );
+    tell_losses(&report.losses, "all", |_| true);
+    tell_losses(&report.losses, "more than 3 s after a disturbance", |loss| loss.calm);
     eprintln!(
         "  {} playlist versions in {} looks, every one whole and a prefix of the next",
         seen.versions, seen.looks
@@ -293,7 +335,13 @@ fn tell(report: &Report, size: &Size, seen: &Seen, fates: &[Fates], seconds: f64
         sum(|fates| fates.discarded),
         sum(|fates| fates.unknown)
     );
-    eprintln!("  the servers took {:.0} % of {cores} cores", report.cpu / seconds / cores as f64 * 100.0);
+    let ((busy, idle), before) = (machine(), report.machine);
+    let (busy, idle) = (busy - before.0, idle - before.1);
+    eprintln!(
+        "  the servers took {:.0} % of {cores} cores, all that ran there {:.0} %",
+        report.cpu / seconds / cores as f64 * 100.0,
+        busy / (busy + idle) * 100.0
+    );
     report.faults.iter().for_each(|(name, count)| eprintln!("  {name}: {count}"));
 }
 

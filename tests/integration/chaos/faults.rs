@@ -1,5 +1,6 @@
 //! The plan of a run: which faults come when, from a seed alone. Carrying them out is the conductor's and the bots'.
 
+use std::ops::Range;
 use std::time::Duration;
 
 /// SplitMix64: the same numbers for a seed on every machine, for ever.
@@ -21,12 +22,12 @@ impl Dice {
     }
 
     /// One of `range`.
-    pub fn within(&mut self, range: std::ops::Range<u64>) -> u64 {
+    pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
     /// A time between these, in whole milliseconds.
-    pub fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
+    pub fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.within(range))
     }
 }
@@ -40,6 +41,8 @@ pub enum Fault {
     KillHalfMessage,
     /// kill -9, and again so long after the next start began.
     KillTwice(Duration),
+    /// SIGTERM, and kill -9 so long after it: whoever stops a container does that.
+    KillStopping(Duration),
     /// SIGTERM, the end awaited, and a start.
     Terminate,
     /// A bot's socket is reset.
@@ -64,6 +67,7 @@ impl Fault {
             Fault::Kill => "kill -9",
             Fault::KillHalfMessage => "kill -9 within a message",
             Fault::KillTwice(_) => "kill -9, and while starting",
+            Fault::KillStopping(_) => "kill -9 after SIGTERM",
             Fault::Terminate => "SIGTERM",
             Fault::Reset => "reset",
             Fault::Fin => "FIN",
@@ -77,7 +81,7 @@ impl Fault {
     /// How often it kills with SIGKILL.
     pub fn kills(self) -> u32 {
         match self {
-            Fault::Kill | Fault::KillHalfMessage => 1,
+            Fault::Kill | Fault::KillHalfMessage | Fault::KillStopping(_) => 1,
             Fault::KillTwice(_) => 2,
             _ => 0,
         }
@@ -95,17 +99,18 @@ pub struct Step {
     pub fault: Fault,
 }
 
-/// So many kills at least, two other faults before each; all sorts come before any comes again.
-pub fn plan(seed: u64, kills: u32, bots: usize, pause: std::ops::Range<u64>) -> Vec<Step> {
+/// So many kills at least: one at once, when little is written yet, then two other faults before each; all sorts come
+/// before any comes again. `pause`: milliseconds from one to the next.
+pub fn plan(seed: u64, kills: u32, bots: usize, pause: Range<u64>) -> Vec<Step> {
     let mut dice = Dice::new(seed, 0xfa17);
+    let mut steps = vec![Step { after: dice.millis(0..pause.end / 2), bot: 0, fault: Fault::Kill }];
     let (mut deaths, mut others) = (Vec::new(), Vec::new());
-    let mut steps = Vec::new();
-    let mut killed = 0;
+    let mut killed = 1;
     while killed < kills {
         for death in [false, false, true] {
             let bag = if death { &mut deaths } else { &mut others };
             if bag.is_empty() {
-                bag.extend(all(death, &mut dice));
+                bag.extend(if death { all_deaths(&mut dice) } else { all_others(&mut dice, pause.end) });
             }
             let fault = bag.swap_remove(dice.within(0..bag.len() as u64) as usize);
             let bot = dice.within(0..bots as u64) as usize;
@@ -116,27 +121,32 @@ pub fn plan(seed: u64, kills: u32, bots: usize, pause: std::ops::Range<u64>) -> 
     steps
 }
 
-fn all(deaths: bool, dice: &mut Dice) -> Vec<Fault> {
-    if deaths {
-        return vec![Fault::Kill, Fault::KillHalfMessage, Fault::KillTwice(dice.millis(0..120))];
-    }
+fn all_deaths(dice: &mut Dice) -> Vec<Fault> {
+    // A start takes 100 ms, a stop less.
+    let (again, stopping) = (dice.millis(0..120), dice.millis(0..60));
+    vec![Fault::Kill, Fault::KillHalfMessage, Fault::KillTwice(again), Fault::KillStopping(stopping)]
+}
+
+fn all_others(dice: &mut Dice, pause: u64) -> Vec<Fault> {
     vec![
         Fault::Terminate,
         Fault::Reset,
         Fault::Fin,
-        Fault::Stall(dice.millis(300..2500)),
-        Fault::HalfOpen(dice.millis(100..3000)),
-        Fault::Burst(dice.within(1..4) as u32),
+        // Longer than a tick waits for its picture, at times.
+        Fault::Stall(dice.millis(300..2 * pause)),
+        Fault::HalfOpen(dice.millis(100..pause)),
+        // More than a lane's queues hold, at times.
+        Fault::Burst(dice.within(1..12) as u32),
         Fault::Flip,
     ]
 }
 
 #[test]
 fn a_plan_is_its_seeds_and_has_every_fault() {
-    let steps = plan(1, 5, 2, 100..200);
-    assert_eq!(steps, plan(1, 5, 2, 100..200));
-    assert_ne!(steps, plan(2, 5, 2, 100..200));
+    let steps = plan(1, 8, 2, 100..600);
+    assert_eq!(steps, plan(1, 8, 2, 100..600));
+    assert_ne!(steps, plan(2, 8, 2, 100..600));
     let names: std::collections::BTreeSet<_> = steps.iter().map(|step| step.fault.name()).collect();
-    assert_eq!(names.len(), 10, "{names:?}");
-    assert!(steps.iter().map(|step| step.fault.kills()).sum::<u32>() >= 5);
+    assert_eq!(names.len(), 11, "{names:?}");
+    assert!(steps.iter().map(|step| step.fault.kills()).sum::<u32>() >= 8);
 }

@@ -71,6 +71,8 @@ pub struct Book {
     pub connected: bool,
     /// Sockets opened.
     pub sockets: u32,
+    /// When the newest socket was opened, or the bot last kept silent or ran ahead.
+    pub disturbed: Option<Instant>,
 }
 
 impl Book {
@@ -224,11 +226,13 @@ impl Sender {
         self.socket = Some(socket);
         self.quiet_until = Instant::now();
         // What was not sent meanwhile is not sent at all.
-        let now = (self.base.elapsed().as_secs_f64() * f64::from(self.part.fps)).ceil() as u32;
-        self.number = self.number.max(now);
+        let now = Instant::now();
+        let next = ((now - self.base).as_secs_f64() * f64::from(self.part.fps)).ceil() as u32;
+        self.number = self.number.max(next);
         self.book(|book| {
             book.connected = true;
             book.sockets += 1;
+            book.disturbed = Some(now);
         });
     }
 
@@ -283,6 +287,8 @@ impl Sender {
     }
 
     async fn obey(&mut self, command: Command) {
+        let calm = Instant::now() + if let Command::Stall(time) = command { time } else { Duration::ZERO };
+        self.book(|book| book.disturbed = book.disturbed.max(Some(calm)));
         match command {
             Command::Stall(time) => self.quiet_until = Instant::now() + time,
             Command::Burst(seconds) => self.base -= Duration::from_secs(seconds.into()),

@@ -2,7 +2,7 @@
 //! the books or excused by a death.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tilecast::media::{Micros, Tick};
 use tilecast::pipeline::store::journal::{PartLine, Run, RunKind};
@@ -52,9 +52,24 @@ pub fn assert_kept(before: &Pictures, after: &Pictures) {
     }
 }
 
+/// What a death cost a track.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// Media, in seconds.
+    pub seconds: f64,
+    /// Nothing had happened to its bot for a while.
+    pub calm: bool,
+    /// When and where.
+    pub what: String,
+}
+
+/// A socket is calm after this time: a tick after a hole waits for its picture for `--settle`, 1 s, and then the part
+/// that it is in for its end.
+const CALM: Duration = Duration::from_secs(3);
+
 /// The media that a death at `died` cost each track, in seconds: from the last tick in the journals to the last picture
 /// sent before, `from` being how many were sent before this process. What may have been lost is excused.
-pub fn losses(part: &Part, book: &mut Book, from: &[usize], journaled: &Pictures, died: Instant) -> Vec<f64> {
+pub fn losses(part: &Part, book: &mut Book, from: &[usize], journaled: &Pictures, died: Instant) -> Vec<Loss> {
     let mut losses = Vec::new();
     for (n, seat) in part.seats.iter().enumerate() {
         let sent = &mut book.sent[n][from[n]..];
@@ -65,7 +80,10 @@ pub fn losses(part: &Part, book: &mut Book, from: &[usize], journaled: &Pictures
         // What was not sent while no process was there is lost to nobody.
         let last = last_durable.map_or(i64::from(first.number) - 1, |last| i64::from(sent[last].number));
         let before = sent.iter().filter(|sent| sent.whole && sent.at <= died).map(|sent| i64::from(sent.number)).max();
-        losses.push((before.unwrap_or(last) - last).max(0) as f64 / f64::from(part.fps));
+        let seconds = (before.unwrap_or(last) - last).max(0) as f64 / f64::from(part.fps);
+        let since = died.saturating_duration_since(book.disturbed.unwrap_or(died));
+        let what = format!("{} after picture {last}, {} ms after a disturbance", seat.track(), since.as_millis());
+        losses.push(Loss { seconds, calm: since >= CALM, what });
     }
     losses
 }
