@@ -26,7 +26,7 @@ mod survivors;
 
 use faults::{Dice, Fault, Step, plan};
 use poller::{Poller, Seen};
-use sender::{Book, Command, Part, Seat, Sender};
+use sender::{Book, Command, Part, Seat, Sender, Sent};
 use survivors::{Fates, Loss, Pictures, assert_kept, check, journaled, losses};
 
 /// How large a run is.
@@ -62,8 +62,8 @@ struct Cast {
     task: JoinHandle<()>,
     /// What the journals held at the last death.
     kept: Pictures,
-    /// Pictures of each track sent before this process.
-    from: Vec<usize>,
+    /// Sockets opened before this process.
+    sockets_before: u32,
 }
 
 impl Cast {
@@ -72,12 +72,14 @@ impl Cast {
         let (sender, book) = Sender::new(Arc::clone(&part), url.clone());
         let (commands, orders) = mpsc::channel(8);
         let task = tokio::spawn(sender.run(orders));
-        let from = vec![0; part.seats.len()];
-        Cast { part, book, commands, task, kept: Pictures::new(), from }
+        Cast { part, book, commands, task, kept: Pictures::new(), sockets_before: 0 }
     }
 
-    fn sockets(&self) -> u32 {
-        self.book.lock().unwrap().sockets
+    /// A process is gone, and left these journals.
+    fn note_end(&mut self, journaled: Pictures) {
+        assert_kept(&self.kept, &journaled);
+        self.kept = journaled;
+        self.sockets_before = self.book.lock().unwrap().sockets;
     }
 }
 
@@ -127,17 +129,17 @@ impl Conductor {
         let casts = parts.into_iter().map(|part| Cast::start(part, &urls)).collect();
         let report = Report { machine: machine(), ..Report::default() };
         let conductor = Conductor { size, folders, server, url, casts, poller, report, start: Instant::now() };
-        conductor.all_send(&[0, 0]).await;
+        conductor.all_send().await;
         conductor
     }
 
-    /// Waits until every bot has a socket more than it had, and sends.
-    async fn all_send(&self, sockets: &[u32]) {
-        for (cast, sockets) in self.casts.iter().zip(sockets) {
+    /// Waits until every bot sends to this process.
+    async fn all_send(&self) {
+        for cast in &self.casts {
             until("a bot sends", || async {
                 let book = cast.book.lock().unwrap();
-                let sends = book.sent.iter().zip(&cast.from).all(|(sent, from)| sent.len() > *from);
-                (book.connected && book.sockets > *sockets && sends).then_some(())
+                let sends = |sent: &Vec<Sent>| sent.last().is_some_and(|last| last.socket > cast.sockets_before);
+                (book.connected && book.sent.iter().all(sends)).then_some(())
             })
             .await;
         }
@@ -173,13 +175,13 @@ impl Conductor {
         self.report.cpu += cpu_of(self.server.pid());
         let died = Instant::now();
         self.server.kill().await;
-        let sockets = self.note_death(&before, died);
+        self.note_death(&before, died);
         if let Some(again) = again {
             // Dropped, a server is killed.
             let _ = tokio::time::timeout(again, Server::start_in(&self.folders, self.size.flags, &[])).await;
             self.report.kills += 1;
         }
-        self.restart(&sockets).await;
+        self.restart().await;
     }
 
     async fn kill_stopping(&mut self, after: Duration) {
@@ -189,47 +191,40 @@ impl Conductor {
         self.server.signal(Signal::TERM);
         tokio::time::sleep(after).await;
         self.server.kill().await;
-        let sockets = self.note_death(&before, died);
-        self.restart(&sockets).await;
+        self.note_death(&before, died);
+        self.restart().await;
     }
 
     fn journaled(&self) -> Vec<Pictures> {
         self.casts.iter().map(|cast| journaled(&self.folders, &cast.part)).collect()
     }
 
-    /// Looks at what a death left; gives how many sockets each bot had opened.
-    fn note_death(&mut self, before: &[Pictures], died: Instant) -> Vec<u32> {
+    /// Looks at what a death left.
+    fn note_death(&mut self, before: &[Pictures], died: Instant) {
         self.report.kills += 1;
-        let sockets = self.casts.iter().map(Cast::sockets).collect();
         for (cast, before) in self.casts.iter_mut().zip(before) {
             let now = journaled(&self.folders, &cast.part);
-            assert_kept(&cast.kept, &now);
             assert_kept(before, &now);
-            let book = &mut cast.book.lock().unwrap();
-            self.report.losses.extend(losses(&cast.part, book, &cast.from, &now, died));
-            cast.from = book.sent.iter().map(Vec::len).collect();
-            cast.kept = now;
+            let lost = losses(&cast.part, &mut cast.book.lock().unwrap(), cast.sockets_before, &now, died);
+            self.report.losses.extend(lost);
+            cast.note_end(now);
         }
-        sockets
     }
 
     async fn terminate(&mut self) {
-        let sockets: Vec<u32> = self.casts.iter().map(Cast::sockets).collect();
         self.report.cpu += cpu_of(self.server.pid());
         assert_eq!(self.server.terminate().await.code(), Some(0));
         for cast in &mut self.casts {
             let now = journaled(&self.folders, &cast.part);
-            assert_kept(&cast.kept, &now);
-            cast.from = cast.book.lock().unwrap().sent.iter().map(Vec::len).collect();
-            cast.kept = now;
+            cast.note_end(now);
         }
-        self.restart(&sockets).await;
+        self.restart().await;
     }
 
-    async fn restart(&mut self, sockets: &[u32]) {
+    async fn restart(&mut self) {
         self.server = Server::start_in(&self.folders, self.size.flags, &[]).await;
         self.url.send_replace(self.server.ws());
-        self.all_send(sockets).await;
+        self.all_send().await;
     }
 
     /// The bots hang up, the recordings are finished; two kills come in between.
@@ -243,7 +238,8 @@ impl Conductor {
             self.server.drained(cast.part.recording).await;
             cast.kept = journaled(&self.folders, &cast.part);
             // What is in no part yet may be lost to the kills below.
-            let _ = losses(&cast.part, &mut cast.book.lock().unwrap(), &cast.from, &cast.kept, Instant::now());
+            let (book, now) = (&mut cast.book.lock().unwrap(), Instant::now());
+            let _ = losses(&cast.part, book, cast.sockets_before, &cast.kept, now);
         }
         let mut dice = Dice::new(self.size.seed, 0xe4d);
         for _ in 0..2 {

@@ -53,7 +53,7 @@ pub struct Sent {
     /// When the last byte of it was written.
     pub at: Instant,
     /// The socket that it was sent on, from 1.
-    socket: u32,
+    pub socket: u32,
     /// All of it was written.
     pub whole: bool,
     /// The server has taken it: it answered a ping that was sent later.

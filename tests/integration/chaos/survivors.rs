@@ -68,11 +68,12 @@ pub struct Loss {
 const CALM: Duration = Duration::from_secs(3);
 
 /// The media that a death at `died` cost each track, in seconds: from the last tick in the journals to the last picture
-/// sent before, `from` being how many were sent before this process. What may have been lost is excused.
-pub fn losses(part: &Part, book: &mut Book, from: &[usize], journaled: &Pictures, died: Instant) -> Vec<Loss> {
+/// sent before. `sockets_before`: those of earlier processes. What may have been lost is excused.
+pub fn losses(part: &Part, book: &mut Book, sockets_before: u32, journaled: &Pictures, died: Instant) -> Vec<Loss> {
     let mut losses = Vec::new();
     for (n, seat) in part.seats.iter().enumerate() {
-        let sent = &mut book.sent[n][from[n]..];
+        let from = book.sent[n].partition_point(|sent| sent.socket <= sockets_before);
+        let sent = &mut book.sent[n][from..];
         let durable: BTreeSet<u32> = journaled[&seat.track()].values().copied().collect();
         let last_durable = sent.iter().rposition(|sent| durable.contains(&sent.number));
         sent[last_durable.map_or(0, |last| last + 1)..].iter_mut().for_each(|sent| sent.excused = true);
