@@ -16,7 +16,7 @@ use super::assembly::{self, AssembleJob};
 use super::lane::{Lane, Order};
 use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
-use super::state::{RecordingState, STATE};
+use super::state::RecordingState;
 use super::store::manifest::{Manifest, Mp4Manifest, State};
 use super::store::spool::SEGMENTS;
 
@@ -199,8 +199,7 @@ impl Keeper {
         if state.origin.is_none() || self.state.as_ref() == Some(&state) {
             return;
         }
-        let bytes = serde_json::to_vec_pretty(&state).expect("a state is plain data");
-        if self.pipeline.write_whole(self.recording.spool.join(STATE), bytes) {
+        if self.pipeline.write_state(&self.recording, &state) {
             self.state = Some(state);
         }
     }

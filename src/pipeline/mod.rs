@@ -53,7 +53,7 @@ use recording::{Recording, RecordingParts, Refused};
 use registry::Registry;
 use schedule::ReadyList;
 use shed::Patience;
-use state::RecordingSettings;
+use state::{RecordingSettings, RecordingState, STATE};
 use store::keys;
 use store::manifest::Mp4Manifest;
 use store::objects::Objects;
@@ -283,8 +283,14 @@ impl Pipeline {
         hears.await.unwrap_or(Err(AssemblyError::Stopping))
     }
 
+    /// Hands what a later process must know of a recording to the sync thread. Returns whether it was taken.
+    pub fn write_state(&self, recording: &Recording, state: &RecordingState) -> bool {
+        let bytes = serde_json::to_vec_pretty(state).expect("a state is plain data");
+        self.write_whole(recording.spool.join(STATE), bytes)
+    }
+
     /// Hands a small file of a recording's spool to the sync thread. Returns whether it was taken.
-    pub fn write_whole(&self, path: PathBuf, bytes: Vec<u8>) -> bool {
+    fn write_whole(&self, path: PathBuf, bytes: Vec<u8>) -> bool {
         self.sync.try_send(SyncJob::Whole { path, bytes }).is_ok()
     }
 

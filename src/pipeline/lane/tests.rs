@@ -8,7 +8,7 @@ use crate::config::Fill;
 use crate::media::{Grid, Picture};
 use crate::pipeline::budget::{Budget, LaneMemory};
 use crate::pipeline::encode::EncoderSettings;
-use crate::pipeline::state::RecordingSettings;
+use crate::pipeline::state::{RecordingSettings, STATE};
 use crate::pipeline::store::spool::TrackSpool;
 use crate::pipeline::store::sync::{SyncJob, make_durable};
 use crate::pipeline::track::TrackSettings;
@@ -25,6 +25,8 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
+        // As a socket has it written with the first capture.
+        std::fs::write(dir.path().join(STATE), "{}").unwrap();
         let (sync, jobs) = bounded(64);
         let recording = RecordingSettings {
             grid: GRID,
