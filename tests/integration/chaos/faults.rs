@@ -114,7 +114,12 @@ pub fn plan(seed: u64, kills: u32, bots: usize, pause: Range<u64>) -> Vec<Step> 
             }
             let fault = bag.swap_remove(dice.within(0..bag.len() as u64) as usize);
             let bot = dice.within(0..bots as u64) as usize;
-            steps.push(Step { after: dice.millis(pause.clone()), bot, fault });
+            // Every second stall comes to its end before anything else happens.
+            let stalled = match steps.last() {
+                Some(Step { fault: Fault::Stall(time), .. }) if dice.within(0..2) == 0 => *time,
+                _ => Duration::ZERO,
+            };
+            steps.push(Step { after: stalled + dice.millis(pause.clone()), bot, fault });
             killed += fault.kills();
         }
     }
