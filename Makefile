@@ -1,5 +1,9 @@
 # What people run: `make demo` and `make test`. Both install what is missing and say so.
-.PHONY: help deps demo test web build bench figures clean
+# How long `make chaos` is, and which plan it follows.
+KILLS ?= 200
+SEED ?= 1
+
+.PHONY: help deps demo test chaos web build bench figures clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +30,10 @@ test: deps web ## format, lints, documentation, every test
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
 	cargo test --locked
+
+chaos: deps web ## the long form of the chaos test: KILLS=200 SEED=1, about 5 s a kill
+	TILECAST_CHAOS_KILLS=$(KILLS) TILECAST_CHAOS_SEED=$(SEED) \
+	  cargo test --locked --test integration -- chaos::whatever --nocapture
 
 bench: deps ## criterion benchmarks of the stages
 	cargo bench --locked

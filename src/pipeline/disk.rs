@@ -6,17 +6,28 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::state::{RecordingState, STATE};
 use super::store::manifest::State;
 use super::store::space::Change;
 use super::store::sync::SyncJob;
 use super::{EVENTS, Pipeline, Recording};
 
+mod clear;
+
+use clear::clear;
+
 /// How often a full spool is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Pipeline {
+    /// Hands what a later process must know of a recording to the sync thread. Returns whether it was taken.
+    pub fn write_state(&self, recording: &Recording, state: &RecordingState) -> bool {
+        let bytes = serde_json::to_vec_pretty(state).expect("a state is plain data");
+        self.write_whole(recording.spool.join(STATE), bytes)
+    }
+
     /// Hands a small file of a recording's spool to the sync thread. Returns whether it was taken.
-    pub fn write_whole(&self, path: PathBuf, bytes: Vec<u8>) -> bool {
+    fn write_whole(&self, path: PathBuf, bytes: Vec<u8>) -> bool {
         self.sync.try_send(SyncJob::Whole { path, bytes }).is_ok()
     }
 
@@ -61,7 +72,7 @@ impl Pipeline {
         }
         self.sync_barrier().await;
         let space = Arc::clone(&self.space);
-        tokio::task::spawn_blocking(move || space.remove(&folder)).await.unwrap_or_else(|error| Err(error.into()))
+        tokio::task::spawn_blocking(move || clear(&space, &folder)).await.unwrap_or_else(|error| Err(error.into()))
     }
 
     /// Looks whether a full spool has room again, and tells of it: a line in the log and an event of each recording that

@@ -16,7 +16,7 @@ use super::assembly::{self, AssembleJob};
 use super::lane::{Lane, Order};
 use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
-use super::state::{RecordingState, STATE};
+use super::state::RecordingState;
 use super::store::keys;
 use super::store::manifest::{Manifest, Mp4Manifest, State};
 use super::store::spool::{EpochFolder, SEGMENTS};
@@ -84,7 +84,10 @@ impl Keeper {
             }
             if self.recording.is_to_finish() {
                 tokio::select! {
-                    () = self.finish() => {}
+                    end = self.finish() => if let Some(end) = end {
+                        // Not cut short: once the store has its last manifest, no other one may follow.
+                        self.seal(end).await;
+                    },
                     () = stop.wait() => self.suspend().await,
                 }
                 break;
@@ -200,8 +203,7 @@ impl Keeper {
         if state.origin.is_none() || self.state.as_ref() == Some(&state) {
             return;
         }
-        let bytes = serde_json::to_vec_pretty(&state).expect("a state is plain data");
-        if self.pipeline.write_whole(self.recording.spool.join(STATE), bytes) {
+        if self.pipeline.write_state(&self.recording, &state) {
             self.state = Some(state);
         }
     }
@@ -244,8 +246,9 @@ impl Keeper {
         lanes
     }
 
-    /// The end: no more media, then uploads, the manifest last.
-    async fn finish(&mut self) {
+    /// The end: no more media, then uploads. Gives the tick after the last one when all is in the store but the last
+    /// manifest; `None` when the recording failed.
+    async fn finish(&mut self) -> Option<Tick> {
         self.recording.set_state(State::Finishing);
         self.keep_state().await;
         self.put_manifest(true).await;
@@ -271,15 +274,22 @@ impl Keeper {
             self.keep_state().await;
             self.put_manifest(true).await;
             lanes.iter().for_each(|lane| lane.close());
-            return tracing::error!(recording = self.recording.id, "recording failed; its spool is kept");
+            tracing::error!(recording = self.recording.id, "recording failed; its spool is kept");
+            return None;
         }
         self.recording.event("finished", serde_json::json!({ "ticks": end }));
         self.put_events().await;
+        Some(end)
+    }
+
+    /// The last manifest. Where the process stops before the store has taken it, the next one does this again.
+    async fn seal(&mut self, end: Tick) {
         // It is finished when the store has confirmed that it is: the manifest last.
         self.put_this(Manifest { state: State::Finished, ..self.recording.manifest() }).await;
         // From here on a start would find it finished in the store; only then does anybody hear of it.
         self.clear_spool().await;
         self.recording.set_state(State::Finished);
+        let lanes = self.recording.lanes();
         lanes.iter().for_each(|lane| lane.close());
         tracing::info!(recording = self.recording.id, tracks = lanes.len(), ticks = end, "recording finished");
     }

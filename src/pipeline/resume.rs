@@ -69,6 +69,8 @@ impl Pipeline {
         let start = self.clock.mono();
         let Ok(folders) = std::fs::read_dir(&self.config.spool) else { return };
         let folders = folders.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        // A finished recording, all of it gone but the folder, is no more. One that holds anything is not removed so.
+        let folders = folders.filter(|path| std::fs::remove_dir(path).is_err());
         let mut found: Vec<Found> = folders.filter_map(|folder| self.reported(&folder, look_at(&folder))?).collect();
         let dirs: Vec<&Path> = found.iter().flat_map(|found| &found.tracks).map(PathBuf::as_path).collect();
         let mut taken = take_up_all(&dirs).into_iter();

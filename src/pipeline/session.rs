@@ -311,7 +311,13 @@ impl Session {
             picture_bytes: header.map_or(0, |header| header.bytes_when_decoded),
         };
         let unix = self.pipeline.clock.unix();
+        let first = recording.origin().is_none();
         let placed = recording.read(offer, &message.participant, message.timestamp, wall, unix, first_of_socket);
+        if first && recording.origin().is_some() {
+            // Ahead of its first capture, so that it is in the spool before any part (`TrackSettings::await_state`). The
+            // keeper writes it again when it changes, and when the queue is full now.
+            self.pipeline.write_state(&recording, &recording.persistent());
+        }
         self.patience.read(wall, recording.newest());
         let pace = self.patience.pace(wall);
         placed.iter().for_each(|offer| offer.lane.set_pace(pace));

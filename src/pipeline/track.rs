@@ -15,13 +15,14 @@ use super::encode::nal;
 use super::lane::{Arrived, Lane, Order};
 use super::package::boxes::{self, Track};
 use super::package::segmenter::{Part, Segmenter};
-use super::state::RecordingSettings;
+use super::state::{RecordingSettings, STATE};
 use super::store::gaps::note_gap;
 use super::store::journal::{self, EpochLine, Run, RunKind, SPOOL_VERSION};
 use super::store::manifest::{EpochManifest, Gap};
 use super::store::recovery::TakenUp;
 use super::store::space::is_full_error;
 use super::store::spool::{EpochWriter, PartBooks, TrackSpool};
+use super::store::sync::SyncJob;
 use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
 use super::units::{UnitMaker, is_placeholder};
 
@@ -42,6 +43,19 @@ pub struct TrackSettings {
     pub spool: TrackSpool,
     /// What overload asks of its encoder.
     pub load: Arc<Load>,
+}
+
+impl TrackSettings {
+    /// Returns when the recording's state is in the spool, without which no start takes up what is written here. The
+    /// sync thread got it before any lane got a capture.
+    fn await_state(&self) {
+        if self.spool.dir.parent().is_none_or(|recording| recording.join(STATE).exists()) {
+            return;
+        }
+        let (done, hears) = tokio::sync::oneshot::channel();
+        // Without an answer the thread has ended, and nothing is written any more.
+        let _ = self.spool.sync.send(SyncJob::Barrier(done)).map(|()| hears.blocking_recv());
+    }
 }
 
 /// A picture on its way through the timeline.
@@ -270,6 +284,7 @@ impl TrackWriter {
         if self.epoch.is_none() {
             let head = self.head.as_ref().expect("written when the encoder was opened");
             let line = EpochLine { first_tick: tick, holes: self.holes.clone(), ..head.clone() };
+            self.settings.await_state();
             let epoch = EpochWriter::create(&self.settings.spool, line, &self.init)?;
             let manifest = EpochManifest {
                 epoch: epoch.name().to_owned(),

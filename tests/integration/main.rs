@@ -13,6 +13,7 @@ mod playback;
 mod alignment;
 mod api;
 mod bad_messages;
+mod chaos;
 mod closes;
 mod disk_full;
 mod full_spool;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Instant;
 
 use tilecast::media::{GapReason, Kind, Tick};
 use tilecast::pipeline::store::journal::{PartLine, Run, RunKind};
@@ -10,7 +11,7 @@ use tilecast::pipeline::store::manifest::{Gap, State};
 use tilecast::pipeline::store::spool::JOURNAL;
 
 use crate::bot::{Bot, Camera, at};
-use crate::harness::{Folders, Server, until};
+use crate::harness::{Folders, PATIENCE, Server, until};
 use crate::playback::{check_finished, track};
 
 const FLAGS: [&str; 2] = ["--segment", "2s"];
@@ -20,7 +21,7 @@ fn journaled(folders: &Folders, recording: &str, track: &str) -> BTreeSet<Tick> 
     let folder = folders.spool().join(recording).join(track);
     let mut ticks = BTreeSet::new();
     for epoch in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
-        let text = std::fs::read_to_string(epoch.join(JOURNAL)).unwrap();
+        let text = std::fs::read_to_string(epoch.join(JOURNAL)).unwrap_or_default();
         let parts = text.lines().skip(1).filter_map(|line| serde_json::from_str::<PartLine>(line).ok());
         let runs = parts.flat_map(|part| part.runs).filter(|run| run.kind == RunKind::Picture);
         ticks.extend(runs.map(|run| run.tick));
@@ -82,6 +83,32 @@ async fn kill_9_costs_no_complete_part() {
         let text = playlist(&folders, RECORDING, name);
         assert!(text.starts_with(&published[n]), "{name}: {text}");
         assert!(!text.contains("DISCONTINUITY"), "{name}: ten seconds are filled: {text}");
+    }
+}
+
+/// Without the state a start could not take up the parts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_state_is_in_the_spool_before_any_part() {
+    // Every picture is a part, written milliseconds after the recording's first message.
+    let server = Server::start(&["--fps", "2", "--part", "500ms", "--segment", "2s"]).await;
+    let camera = Camera::new(1, Kind::Webcam);
+    for n in 0..12 {
+        let recording = format!("state-{n}");
+        let watcher = tokio::task::spawn_blocking({
+            let (folders, recording) = (server.folders.clone(), recording.clone());
+            move || {
+                let (start, spool) = (Instant::now(), folders.spool().join(&recording));
+                let begun =
+                    || spool.join("100-webcam").exists() && !journaled(&folders, &recording, "100-webcam").is_empty();
+                while !begun() {
+                    assert!(start.elapsed() < PATIENCE, "no part comes");
+                }
+                spool.join("state.json").exists()
+            }
+        });
+        let mut bot = Bot::connect(&server.ws()).await;
+        send(&mut bot, &recording, std::slice::from_ref(&camera), 0..4).await;
+        assert!(watcher.await.unwrap(), "{recording}");
     }
 }
 

@@ -88,6 +88,31 @@ async fn sigterm_keeps_everything_that_was_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_right_after_the_last_manifest_leaves_the_recording_finished() {
+    let mut server = Server::start(&["--segment", "2s"]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    let cameras = [Camera::new(1, Kind::Webcam), Camera::new(1, Kind::Screenshare)];
+    for tick in 0..9 {
+        for (kind, camera) in [Kind::Webcam, Kind::Screenshare].into_iter().zip(&cameras) {
+            bot.send_picture(RECORDING, 100, kind, crate::bot::at(tick), &camera.base64(tick)).await;
+        }
+    }
+    bot.close().await;
+    server.post(&format!("/api/v1/recordings/{RECORDING}/finish")).await;
+    // Its spool is being cleared at that moment: no pause here.
+    let folders = server.folders.clone();
+    let finished = || folders.manifest(RECORDING).is_some_and(|manifest| manifest.state == State::Finished);
+    let start = Instant::now();
+    while !finished() {
+        assert!(start.elapsed() < crate::harness::PATIENCE, "it is not finished");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.terminate().await.code(), Some(0));
+    assert!(finished(), "the last manifest is the last");
+    assert!(!folders.spool().join(RECORDING).exists(), "nothing is left to do");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_with_nothing_to_do_ends_at_once() {
     let mut server = Server::start(&[]).await;
     // A client that keeps its connection open does not keep the process.

@@ -9,7 +9,7 @@ use crate::ledger::Ledger;
 use crate::media::{Grid, Picture, Tick};
 use crate::pipeline::budget::{Budget, LaneMemory};
 use crate::pipeline::encode::EncoderSettings;
-use crate::pipeline::state::RecordingSettings;
+use crate::pipeline::state::{RecordingSettings, STATE};
 use crate::pipeline::store::manifest::Gap;
 use crate::pipeline::store::space::Space;
 use crate::pipeline::store::spool::TrackSpool;
@@ -30,6 +30,8 @@ impl Bench {
     fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let space = Arc::new(Space::new(dir.path().to_owned(), None));
+        // As a socket has it written with the first capture.
+        std::fs::write(dir.path().join(STATE), "{}").unwrap();
         let (sync, jobs) = bounded(64);
         let recording = RecordingSettings {
             grid: GRID,
