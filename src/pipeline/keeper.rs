@@ -12,23 +12,23 @@ use crate::config::Output;
 use crate::media::Tick;
 
 use super::Pipeline;
-use super::assembly::{self, AssembleJob};
 use super::lane::{Lane, Order};
 use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
 use super::state::RecordingState;
 use super::store::keys;
-use super::store::manifest::{Manifest, Mp4Manifest, State};
-use super::store::spool::{EpochFolder, SEGMENTS};
+use super::store::manifest::{Manifest, State};
+use super::store::spool::EpochFolder;
 
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 /// A published playlist is read back only up to this size: some days of media.
 const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
 
+mod finish;
 mod published;
 
-use published::{Published, RETRY_FIRST, RETRY_LAST, Source, forget_unwritten, put, tell_losses, without_counters};
+use published::{Published, Source, forget_unwritten, put, tell_losses, without_counters};
 
 /// Keeps one recording until it is finished, or until the process is told to stop.
 pub struct Keeper {
@@ -301,66 +301,6 @@ impl Keeper {
         {
             tracing::warn!(recording = self.recording.id, %error, "cannot remove the finished recording from the spool");
         }
-    }
-
-    /// Whether all that was asked for of the track is in the store.
-    async fn finish_track(&self, lane: &Arc<Lane>, end: Tick) -> bool {
-        let dir = self.recording.spool.join(&lane.track);
-        let folder = format!("{}/{}", self.recording.key, lane.track);
-        let Some(published) = self.tracks.get(&lane.track) else { return true };
-        let job = AssembleJob {
-            encoder: self.recording.settings.encoder.clone(),
-            segment_ticks: self.recording.grid.segment_ticks,
-            fill: self.recording.settings.fill,
-            dir: dir.clone(),
-            epochs: published.epochs.clone(),
-            spans: lane.view(|view| view.closed.iter().map(|one| (one.first_tick, one.ticks, one.path())).collect()),
-            ticks: end,
-            canvas: lane.view(|view| view.canvas),
-            gaps: lane.view(|view| view.gaps.clone()),
-            title: self.recording.participant_name(&lane.participant_id),
-            origin: self.recording.origin().unwrap_or_default(),
-            mp4: self.pipeline.makes(Output::Mp4),
-        };
-        let Some(assembled) = self.assemble(lane, job).await else { return false };
-        for epoch in published.epochs.iter().filter(|_| self.pipeline.makes(Output::Hls)) {
-            let path = dir.join(epoch).join(SEGMENTS);
-            put(&self.pipeline, &self.recording, format!("{folder}/{epoch}/{SEGMENTS}"), Source::File(&path)).await;
-        }
-        let ticks = assembly::TICKS;
-        put(&self.pipeline, &self.recording, format!("{folder}/{ticks}"), Source::File(&dir.join(ticks))).await;
-        if let Some(mp4) = assembled {
-            let path = dir.join(&mp4.path);
-            put(&self.pipeline, &self.recording, format!("{folder}/{}", mp4.path), Source::File(&path)).await;
-            self.recording.note_mp4(&lane.track, mp4);
-            // Made again from the segments, should it come to that.
-            let space = Arc::clone(&self.pipeline.space);
-            let _ = tokio::task::spawn_blocking(move || space.remove(&path)).await;
-        }
-        true
-    }
-
-    /// Assembles a track: again and again where the disk is in the way; `None` when its segments are.
-    async fn assemble(&self, lane: &Lane, job: AssembleJob) -> Option<Option<Mp4Manifest>> {
-        let mut wait = RETRY_FIRST;
-        for nth in 1_u64.. {
-            let error = match self.pipeline.assemble(job.clone()).await {
-                Ok(assembled) => return Some(assembled),
-                Err(error) => error,
-            };
-            if nth.is_power_of_two() {
-                tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
-            }
-            self.recording.note_uploads(1, Some(format!("{}: {error}", lane.track)));
-            if !error.is_transient() {
-                let detail = serde_json::json!({ "track": lane.track, "error": error.to_string() });
-                self.recording.event("assembly_failed", detail);
-                return None;
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_LAST);
-        }
-        None
     }
 
     /// The process stops: what is open is closed early, made durable, and published as far as time allows. One that is

@@ -10,53 +10,26 @@ use crate::clock::{Clock, rfc3339};
 use crate::media::{AccessUnit, DiscardReason, GapReason, Micros, Picture, Tick};
 use crate::metrics::{Metrics, Stage};
 
-use super::admission::Load;
 use super::encode::nal;
 use super::lane::{Arrived, Lane, Order};
 use super::package::boxes::{self, Track};
 use super::package::segmenter::{Part, Segmenter};
-use super::state::{RecordingSettings, STATE};
 use super::store::gaps::note_gap;
 use super::store::journal::{self, EpochLine, Run, RunKind, SPOOL_VERSION};
 use super::store::manifest::{EpochManifest, Gap};
 use super::store::recovery::TakenUp;
 use super::store::space::is_full_error;
-use super::store::spool::{EpochWriter, PartBooks, TrackSpool};
-use super::store::sync::SyncJob;
-use super::timeline::{Mark, Rules, Stamp, Step, Timeline};
+use super::store::spool::{EpochWriter, PartBooks};
+use super::timeline::{Mark, Stamp, Step, Timeline};
 use super::units::{UnitMaker, is_placeholder};
 
 mod books;
 mod error;
+mod settings;
 
 use books::{SegmentBooks, when_closed};
 use error::WriteError;
-
-/// What is fixed for a track.
-#[derive(Clone, Debug)]
-pub struct TrackSettings {
-    /// What the recording's first writer fixed.
-    pub recording: RecordingSettings,
-    /// The timeline's rules, which follow from that.
-    pub rules: Rules,
-    /// Where the track is written.
-    pub spool: TrackSpool,
-    /// What overload asks of its encoder.
-    pub load: Arc<Load>,
-}
-
-impl TrackSettings {
-    /// Returns when the recording's state is in the spool, without which no start takes up what is written here. The
-    /// sync thread got it before any lane got a capture.
-    fn await_state(&self) {
-        if self.spool.dir.parent().is_none_or(|recording| recording.join(STATE).exists()) {
-            return;
-        }
-        let (done, hears) = tokio::sync::oneshot::channel();
-        // Without an answer the thread has ended, and nothing is written any more.
-        let _ = self.spool.sync.send(SyncJob::Barrier(done)).map(|()| hears.blocking_recv());
-    }
-}
+pub use settings::TrackSettings;
 
 /// A picture on its way through the timeline.
 struct Taken {

@@ -61,7 +61,7 @@ async fn a_quota_that_is_used_up_is_told_and_left_behind() {
     other.taken().await;
 
     // Everybody can see it.
-    assert_eq!(server.get("/readyz").await.text(), "the spool is full\n");
+    assert_eq!(server.get("/readyz").await.text(), "spool_full\n");
     let metrics = server.metrics().await;
     assert_eq!((metrics.get("tilecast_spool_full"), metrics.get("tilecast_spool_quota_bytes")), (1.0, QUOTA as f64));
     let used = spool_used(&server).await;

@@ -1,0 +1,75 @@
+//! The end of a track: its MP4 and lists, made and put into the store.
+
+use std::sync::Arc;
+
+use crate::config::Output;
+use crate::media::Tick;
+use crate::pipeline::assembly::{self, AssembleJob};
+use crate::pipeline::lane::Lane;
+use crate::pipeline::store::manifest::Mp4Manifest;
+use crate::pipeline::store::spool::SEGMENTS;
+
+use super::Keeper;
+use super::published::{RETRY_FIRST, RETRY_LAST, Source, put};
+
+impl Keeper {
+    /// Whether all that was asked for of the track is in the store.
+    pub(super) async fn finish_track(&self, lane: &Arc<Lane>, end: Tick) -> bool {
+        let dir = self.recording.spool.join(&lane.track);
+        let folder = format!("{}/{}", self.recording.key, lane.track);
+        let Some(published) = self.tracks.get(&lane.track) else { return true };
+        let job = AssembleJob {
+            encoder: self.recording.settings.encoder.clone(),
+            segment_ticks: self.recording.grid.segment_ticks,
+            fill: self.recording.settings.fill,
+            dir: dir.clone(),
+            epochs: published.epochs.clone(),
+            spans: lane.view(|view| view.closed.iter().map(|one| (one.first_tick, one.ticks, one.path())).collect()),
+            ticks: end,
+            canvas: lane.view(|view| view.canvas),
+            gaps: lane.view(|view| view.gaps.clone()),
+            title: self.recording.participant_name(&lane.participant_id),
+            origin: self.recording.origin().unwrap_or_default(),
+            mp4: self.pipeline.makes(Output::Mp4),
+        };
+        let Some(assembled) = self.assemble(lane, job).await else { return false };
+        for epoch in published.epochs.iter().filter(|_| self.pipeline.makes(Output::Hls)) {
+            let path = dir.join(epoch).join(SEGMENTS);
+            put(&self.pipeline, &self.recording, format!("{folder}/{epoch}/{SEGMENTS}"), Source::File(&path)).await;
+        }
+        let ticks = assembly::TICKS;
+        put(&self.pipeline, &self.recording, format!("{folder}/{ticks}"), Source::File(&dir.join(ticks))).await;
+        if let Some(mp4) = assembled {
+            let path = dir.join(&mp4.path);
+            put(&self.pipeline, &self.recording, format!("{folder}/{}", mp4.path), Source::File(&path)).await;
+            self.recording.note_mp4(&lane.track, mp4);
+            // Made again from the segments, should it come to that.
+            let space = Arc::clone(&self.pipeline.space);
+            let _ = tokio::task::spawn_blocking(move || space.remove(&path)).await;
+        }
+        true
+    }
+
+    /// Assembles a track: again and again where the disk is in the way; `None` when its segments are.
+    async fn assemble(&self, lane: &Lane, job: AssembleJob) -> Option<Option<Mp4Manifest>> {
+        let mut wait = RETRY_FIRST;
+        for nth in 1_u64.. {
+            let error = match self.pipeline.assemble(job.clone()).await {
+                Ok(assembled) => return Some(assembled),
+                Err(error) => error,
+            };
+            if nth.is_power_of_two() {
+                tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
+            }
+            self.recording.note_uploads(1, Some(format!("{}: {error}", lane.track)));
+            if !error.is_transient() {
+                let detail = serde_json::json!({ "track": lane.track, "error": error.to_string() });
+                self.recording.event("assembly_failed", detail);
+                return None;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_LAST);
+        }
+        None
+    }
+}
