@@ -12,8 +12,8 @@ seconds=20
 
 machine
 echo
-echo "| participants | pictures | lost | CPU of the core | ms a picture | resident per lane, kB | sockets held, s |"
-echo "|---|---|---|---|---|---|---|"
+echo "| participants | pictures | lost | CPU of the core | ms a picture | resident per lane, kB | sockets held, s | part delay p50, p99: below ms |"
+echo "|---|---|---|---|---|---|---|---|"
 while :; do
     # No refusal: it is to be seen what happens.
     start --load-max 100%
@@ -31,8 +31,9 @@ while :; do
     pictures=$(metric tilecast_pictures_encoded_total)
     lost=$(discards)
     awk -v p="$participants" -v n="$pictures" -v lost="$lost" -v cpu="$((after - before))" -v wall="$wall" -v rss="$rss" \
-        -v held="$(metric tilecast_socket_waited_seconds_total)" 'BEGIN {
-        printf "| %d | %d | %s | %.0f %% | %.2f | %d | %d |\n", p, n, lost, cpu * 100 / wall, cpu / (p * 2 * wall / 1000), rss / p, held }'
+        -v held="$(metric tilecast_socket_waited_seconds_total)" -v p50="$(delay 0.5)" -v p99="$(delay 0.99)" 'BEGIN {
+        printf "| %d | %d | %s | %.0f %% | %.2f | %d | %d | %s, %s |\n", p, n, lost, cpu * 100 / wall,
+            cpu / (p * 2 * wall / 1000), rss / p, held, p50, p99 }'
     stop
     [ "$lost" = none ] && [ "$pictures" -ge $((participants * seconds * 2)) ] || break
     participants=$((participants + step))

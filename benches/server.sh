@@ -49,6 +49,15 @@ for line in text.splitlines():
         by[reason] = by.get(reason, 0) + int(float(line.split()[-1]))
 print(", ".join(f"{n} {reason}" for reason, n in by.items()) or "none")' "http://127.0.0.1:$((port + 1))/metrics"
 }
+delay() { # the bucket, in ms, below which this share of parts was in the spool after their newest picture was read
+    python3 -c 'import re, sys, urllib.request
+text = urllib.request.urlopen(sys.argv[1]).read().decode()
+buckets = re.findall(r"tilecast_part_delay_seconds_bucket\{le=.([^}]+).\} (\d+)", text)
+total = int(buckets[-1][1]) if buckets else 0
+le = next((le for le, n in buckets if total and int(n) >= float(sys.argv[2]) * total), "none")
+print("over 4000" if le == "+Inf" else le if le == "none" else f"{float(le) * 1000:.0f}")' \
+        "http://127.0.0.1:$((port + 1))/metrics" "$1"
+}
 drained() { until [ "$(metric tilecast_queue_depth)" = 0 ]; do sleep 0.2; done; }
 machine() { echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1); $(date +%F); $("$bin" --version)"; }
 median() { sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }

@@ -127,6 +127,7 @@ fn bench_decode(c: &mut Criterion) {
         relative: Micros(0),
         absolute: None,
         clock: Micros(0),
+        read_at: Micros(0),
         base64,
     });
     let (mut ingest, mut last, mut n) = (Ingest::default(), Last::default(), 0);

@@ -16,6 +16,9 @@ mod labels;
 
 pub use labels::{EventLabel, KindLabel, LevelLabel, LossLabel, QueueLabel, ReasonLabel, StageLabel, StateLabel};
 
+/// Buckets of the delay that our own work puts on a part, in seconds.
+const PART_DELAYS: [f64; 14] = [0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.5, 1.0, 4.0];
+
 /// Names of events that get a label of their own; more are counted together, so that a sender cannot grow the metrics.
 const EVENT_NAMES_MAX: usize = 64;
 
@@ -67,6 +70,7 @@ pub struct Metrics {
     messages_ignored: Family<EventLabel, Counter>,
     lanes_refused: Family<ReasonLabel, Counter>,
     stage_seconds: Family<StageLabel, Histogram>,
+    part_delay: Histogram,
     /// Histograms of [`Stage::ALL`], looked up once.
     stages: [Histogram; 7],
     /// Bytes of messages taken from sockets.
@@ -157,6 +161,7 @@ impl Metrics {
             lanes_refused: Family::default(),
             stage_seconds: family,
             stages,
+            part_delay: Histogram::new(PART_DELAYS),
             bytes_received: Counter::default(),
             bytes_stored: Counter::default(),
             objects_put: Counter::default(),
@@ -209,6 +214,13 @@ impl Metrics {
         );
         let stages = self.stage_seconds.clone();
         r.register_with_unit("stage_duration", "Time spent on one item", Unit::Seconds, stages);
+        let delay = self.part_delay.clone();
+        r.register_with_unit(
+            "part_delay",
+            "From a part's newest picture being read to the part's end in the spool",
+            Unit::Seconds,
+            delay,
+        );
         let received = self.bytes_received.clone();
         r.register_with_unit("received", "Bytes of messages taken from sockets", Unit::Bytes, received);
         r.register_with_unit("stored", "Bytes put into the store", Unit::Bytes, self.bytes_stored.clone());
@@ -310,6 +322,11 @@ impl Metrics {
     /// Counts a step of overload, or out of it.
     pub fn overloaded(&self, level: &'static str) {
         self.overload_steps.get_or_create(&LevelLabel { level }).inc();
+    }
+
+    /// Notes how long it took from the last byte of a part's newest picture until the part was in the spool.
+    pub fn part_delayed(&self, time: Micros) {
+        self.part_delay.observe(Duration::from_micros(time.0.max(0) as u64).as_secs_f64());
     }
 
     /// Notes how long a stage worked on one item.

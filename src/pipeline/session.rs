@@ -296,6 +296,7 @@ impl Session {
         };
         // `at` and `clock` are the recording's to say.
         let capture = Capture {
+            read_at: wall,
             number: lane.next_number(),
             at: Micros(0),
             relative: message.timestamp.relative.unwrap_or_default(),

@@ -54,6 +54,8 @@ pub struct TrackWriter {
     /// The runs of the part that is being collected.
     runs: VecDeque<Run>,
     last_at: Micros,
+    /// When the newest picture of the open part was read (monotonic).
+    newest_read: Option<Micros>,
     /// The first picture came.
     begun: bool,
     /// What the open segment holds so far.
@@ -86,6 +88,7 @@ impl TrackWriter {
             epoch: None,
             runs: VecDeque::new(),
             last_at: Micros(0),
+            newest_read: None,
             begun: false,
             segment: SegmentBooks::default(),
             holes: Vec::new(),
@@ -188,6 +191,7 @@ impl TrackWriter {
         let decoded = taken.arrived.decoded.as_ref();
         let after_gap = self.units.end_gap();
         self.last_at = self.last_at.max(stamp.at);
+        self.newest_read = Some(capture.read_at);
         let run = Run {
             tick,
             n: 1,
@@ -314,6 +318,9 @@ impl TrackWriter {
             view.ledger.filled += filled;
         });
         self.metrics.encoded(lane.kind, encoded);
+        if let Some(read_at) = self.newest_read.take() {
+            self.metrics.part_delayed(self.clock.mono() - read_at);
+        }
         self.metrics.held(lane.kind, held);
         self.metrics.filled(lane.kind, filled);
         self.metrics.took(Stage::Append, self.clock.mono() - start);

@@ -21,6 +21,8 @@ pub struct Capture {
     pub absolute: Option<Micros>,
     /// The recording's clock when it was read from its socket.
     pub clock: Micros,
+    /// When its message was read whole (monotonic).
+    pub read_at: Micros,
     /// Base64 of the PNG: a slice of the message it came in.
     pub base64: Bytes,
 }

@@ -85,6 +85,7 @@ impl Bench {
     async fn sized(&self, tick: Tick, width: u32, height: u32) {
         let at = GRID.time_of(tick);
         let capture = Capture {
+            read_at: Micros(0),
             number: self.lane.next_number(),
             at,
             relative: at,
