@@ -49,14 +49,22 @@ for line in text.splitlines():
         by[reason] = by.get(reason, 0) + int(float(line.split()[-1]))
 print(", ".join(f"{n} {reason}" for reason, n in by.items()) or "none")' "http://127.0.0.1:$((port + 1))/metrics"
 }
+snapshot() { # what `delay` counts from
+    python3 -c 'import sys, urllib.request
+open(sys.argv[2], "wb").write(urllib.request.urlopen(sys.argv[1]).read())' \
+        "http://127.0.0.1:$((port + 1))/metrics" "$dir/snapshot"
+}
 delay() { # the bucket, in ms, below which this share of parts was in the spool after their newest picture was read
     python3 -c 'import re, sys, urllib.request
-text = urllib.request.urlopen(sys.argv[1]).read().decode()
-buckets = re.findall(r"tilecast_part_delay_seconds_bucket\{le=.([^}]+).\} (\d+)", text)
-total = int(buckets[-1][1]) if buckets else 0
-le = next((le for le, n in buckets if total and int(n) >= float(sys.argv[2]) * total), "none")
+def buckets(text):
+    found = re.findall(r"tilecast_part_delay_seconds_bucket\{le=.([^}]+).\} (\d+)", text)
+    return [(le, int(n)) for le, n in found]
+now = buckets(urllib.request.urlopen(sys.argv[1]).read().decode())
+since = [(le, n - before) for (le, n), (_, before) in zip(now, buckets(open(sys.argv[2]).read()))]
+total = since[-1][1] if since else 0
+le = next((le for le, n in since if total and n >= float(sys.argv[3]) * total), "none")
 print("over 4000" if le == "+Inf" else le if le == "none" else f"{float(le) * 1000:.0f}")' \
-        "http://127.0.0.1:$((port + 1))/metrics" "$1"
+        "http://127.0.0.1:$((port + 1))/metrics" "$dir/snapshot" "$1"
 }
 drained() { until [ "$(metric tilecast_queue_depth)" = 0 ]; do sleep 0.2; done; }
 machine() { echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1); $(date +%F); $("$bin" --version)"; }
