@@ -213,6 +213,9 @@ pub enum ConfigError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The file holds nothing where a token is needed.
+    #[error("{0} holds no token; write one a line, or leave the option out")]
+    NoSecret(PathBuf),
     /// The file is no TOML.
     #[error("{path} is not TOML: {why}")]
     Toml {
@@ -356,7 +359,13 @@ pub fn secrets(name: &str, path: Option<&Path>) -> Result<Vec<String>, ConfigErr
         }
         None => std::env::var(name).unwrap_or_default(),
     };
-    Ok(text.split([',', '\n', '\r']).map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect())
+    let entries = text.split([',', '\n', '\r']).map(str::trim).filter(|entry| !entry.is_empty());
+    let entries: Vec<String> = entries.map(str::to_owned).collect();
+    match path {
+        // Who names a file wants a lock on the door.
+        Some(path) if entries.is_empty() => Err(ConfigError::NoSecret(path.to_owned())),
+        _ => Ok(entries),
+    }
 }
 
 #[cfg(test)]

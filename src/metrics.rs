@@ -374,6 +374,8 @@ impl fmt::Debug for Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -395,6 +397,44 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
+    }
+
+    /// The names of ours in a text: `tilecast_` and what follows of a name.
+    fn names(text: &str) -> BTreeSet<&str> {
+        let starts = text.match_indices("tilecast_").map(|(at, _)| &text[at..]);
+        let end = |name: &str| name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+        starts.map(|name| &name[..end(name)]).collect()
+    }
+
+    #[test]
+    fn the_dashboard_shows_all_there_is_and_nothing_else() {
+        let dashboard = include_str!("../docker/grafana.json");
+        serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
+        // What was never counted is not in the text.
+        let metrics = Metrics::new();
+        metrics.encoded(Kind::Webcam, 1);
+        metrics.held(Kind::Webcam, 1);
+        metrics.filled(Kind::Webcam, 1);
+        metrics.ignored("transcript.data");
+        metrics.rejected("not_json");
+        metrics.lane_refused("memory");
+        metrics.socket_refused("overloaded");
+        metrics.overloaded("cheaper");
+        let levels = Levels { queues: vec![("captures", 1)], recordings: vec![("live", 1)], ..Levels::default() };
+        let text = metrics.text(&levels).unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let mut there = BTreeSet::new();
+        for (name, kind) in types {
+            let suffix = match kind {
+                "counter" => "_total",
+                "histogram" => "_bucket",
+                _ => "",
+            };
+            there.insert(format!("{name}{suffix}"));
+        }
+        let shown: BTreeSet<String> = names(dashboard).into_iter().map(str::to_owned).collect();
+        assert_eq!(shown.difference(&there).collect::<Vec<_>>(), Vec::<&String>::new(), "no such metrics");
+        assert_eq!(there.difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new(), "shown nowhere");
     }
 
     #[test]

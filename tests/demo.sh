@@ -11,6 +11,7 @@ metrics_port=${DEMO_METRICS_PORT:-9090}
 id="demo-$(date +%Y%m%d-%H%M%S)"
 
 mkdir -p "$dir"
+: >"$dir/serve.log"
 "$bin" serve --listen "127.0.0.1:$port" --internal-listen "127.0.0.1:$metrics_port" \
     --store "$dir/media" --spool "$dir/spool" 2>"$dir/serve.log" &
 server=$!
@@ -40,7 +41,8 @@ status=0
 echo
 if [ "$status" -eq 0 ]; then
     echo "  The files stay in $dir/media/$id-0. Play one:  ffplay $dir/media/$id-0/*/video.mp4"
-    echo "  To watch again:  $bin serve --store $dir/media --spool $dir/spool   and open http://127.0.0.1:8080/?recording=$id-0"
+    echo "  To watch again:  $bin serve --listen 127.0.0.1:$port --internal-listen 127.0.0.1:$metrics_port --store $dir/media --spool $dir/spool"
+    echo "  and open http://127.0.0.1:$port/?recording=$id-0"
 else
     echo "demo: FAILED; the server's log is $dir/serve.log" >&2
 fi

@@ -1,6 +1,7 @@
 //! `tilecast serve`: the service, from its options to its end.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,6 +19,9 @@ use crate::shutdown::{Signals, Stop};
 
 /// How long recordings may take to be suspended; the whole end stays under ten seconds.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(7);
+
+/// In the spool: held by the process that works on it.
+const LOCK: &str = ".lock";
 
 /// Runs the service until SIGTERM or SIGINT.
 ///
@@ -52,6 +56,7 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
     let listen = |address: std::net::SocketAddr, option: &'static str| async move {
         TcpListener::bind(address).await.map_err(|error| format!("{option} {address}: {error}"))
     };
+    let _spool_is_ours = lock_spool(&config.spool)?;
     let public = listen(config.listen, "--listen").await?;
     let internal = listen(config.internal_listen, "--internal-listen").await?;
     let limits = Limits { header_timeout: config.header_timeout, peer_timeout: config.peer_timeout };
@@ -73,7 +78,9 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
         tokio::spawn(serve(internal, http::internal(app.clone()), limits, Arc::default(), listeners_end.listen()));
     tracing::info!(listen = %address, internal = %internal_address, "ready: the page is at http://{address}/");
 
-    tracing::info!(signal = signals.next().await, "stopping");
+    // Not within the macro: a log level that hides the line would not wait.
+    let signal = signals.next().await;
+    tracing::info!(signal, "stopping");
     // A second signal ends the process at once: the spool is as good as after a crash.
     tokio::spawn(async move {
         signals.next().await;
@@ -104,7 +111,29 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
     Ok(ExitCode::SUCCESS)
 }
 
+/// Takes the spool for this process alone, for as long as the file is open: two would ruin each other's recordings. A
+/// spool that cannot be written is told here as well, before any bot comes.
+fn lock_spool(spool: &Path) -> Result<File, String> {
+    let named = |error: &dyn std::fmt::Display| format!("--spool {}: {error}", spool.display());
+    std::fs::create_dir_all(spool).map_err(|error| named(&format!("cannot make the folder: {error}")))?;
+    let file = File::options().create(true).append(true).open(spool.join(LOCK));
+    let file = file.map_err(|error| named(&format!("cannot write to it: {error}")))?;
+    let taken = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    taken.map_err(|error| match error {
+        rustix::io::Errno::WOULDBLOCK => named(&"another tilecast works on it; give each its own spool"),
+        error => named(&format!("cannot lock it: {error}")),
+    })?;
+    Ok(file)
+}
+
 fn start_log(config: &Config) -> Result<(), String> {
+    let is_level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
+    if !config.log_level.split(',').all(|part| part.contains('=') || is_level(part.trim())) {
+        return Err(format!(
+            "--log-level {:?}: write off, error, warn, info, debug or trace, or target=level with commas between",
+            config.log_level
+        ));
+    }
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)
         .map_err(|error| format!("--log-level {}: {error}", config.log_level))?;
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());

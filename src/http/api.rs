@@ -57,7 +57,14 @@ pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, S
     let mut after = None;
     for (key, value) in &asked {
         match key.as_str() {
-            "state" => manifests.retain(|manifest| manifest.state.name() == value),
+            "state" => {
+                let all = [Life::Live, Life::Suspended, Life::Finishing, Life::Finished, Life::Failed, Life::Deleted];
+                let names = all.map(Life::name);
+                if !names.contains(&value.as_str()) {
+                    return Err(ApiError::bad_request(format!("state is one of {}", names.join(", "))));
+                }
+                manifests.retain(|manifest| manifest.state.name() == value);
+            }
             "bot_id" => manifests.retain(|manifest| manifest.bot_id.as_deref() == Some(value)),
             "since" => {
                 let wrong = || ApiError::bad_request("since is a time such as 2026-01-01T10:00:00Z");

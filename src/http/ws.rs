@@ -54,6 +54,10 @@ pub async fn upgrade(
     let token = asked.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
     let Some(admitted) = app.tokens.admit(token) else {
         metrics.socket_refused("unauthorized");
+        tracing::warn!(
+            key = key.as_ref().map(|Path(key)| key.as_str()),
+            "a socket without a valid ?token= was refused"
+        );
         return ApiError::new(StatusCode::UNAUTHORIZED, "give a valid ?token=").into_response();
     };
     if app.stop.is_rung() {

@@ -5,7 +5,7 @@ use super::store::keys;
 use super::store::manifest::Manifest;
 
 /// A manifest in the store is read only up to this size.
-const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+pub(super) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 /// How often a recording that goes on after its end is looked for.
 const CONTINUATIONS_MAX: u32 = 100;
 

@@ -6,6 +6,7 @@ pub mod budget;
 pub mod delivery;
 mod disk;
 pub mod encode;
+mod finished;
 pub mod ingest;
 pub mod keeper;
 mod known;
@@ -122,6 +123,7 @@ impl Pipeline {
             .map_err(|error| format!("--spool {}: cannot make the folder: {error}", config.spool.display()))?;
         let space = Arc::new(Space::new(config.spool.clone(), config.spool_quota));
         let objects = Objects::open(&config.store, Arc::clone(&metrics), Arc::clone(&clock))?;
+        apart(&config)?;
         let cores = machine::cores();
         let workers = |asked: Option<u16>| asked.map_or(cores, usize::from);
         let (ingest_workers, encoder_workers) = (workers(config.ingest_workers), workers(config.encoder_workers));
@@ -168,6 +170,7 @@ impl Pipeline {
             config,
         });
         pipeline.take_up_spool();
+        tokio::spawn(Arc::clone(&pipeline).meet_finished());
         tokio::spawn(futures::future::join(Arc::clone(&pipeline).visit(), Arc::clone(&pipeline).watch_spool()));
         Ok((pipeline, threads))
     }
@@ -370,6 +373,18 @@ fn spawn_workers(
         threads.encode.push(spawn(format!("encode-{n}"), move || {
             lists.encode.serve(&*clock, |lane| timed(lane, &*clock, Lane::encode_one));
         })?);
+    }
+    Ok(())
+}
+
+/// The spool is emptied when a recording is finished, and every folder in it is taken for a recording.
+fn apart(config: &Config) -> Result<(), String> {
+    let whole = |path: &std::path::Path| std::fs::canonicalize(path).ok();
+    let Some(store) = Objects::folder(&config.store).and_then(whole) else { return Ok(()) };
+    let Some(spool) = whole(&config.spool) else { return Ok(()) };
+    if store.starts_with(&spool) || spool.starts_with(&store) {
+        let (store, spool) = (&config.store, config.spool.display());
+        return Err(format!("--store {store} and --spool {spool}: one lies within the other; give two folders apart"));
     }
     Ok(())
 }

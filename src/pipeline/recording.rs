@@ -392,6 +392,13 @@ impl Recording {
         };
         inner.captures_refused += 1;
         if inner.refused.len() < REFUSED_MAX && inner.refused.insert(key) {
+            let (reason, kind_name) = (refused.name(), kind.name());
+            tracing::warn!(
+                recording = self.id,
+                kind = kind_name,
+                reason,
+                "a participant's lane was refused: no pictures of it"
+            );
             let at = inner.clock.newest();
             let detail = serde_json::json!({ "reason": refused.name(), "kind": kind, "so_far": inner.refused.len() });
             self.note(&mut inner, at, "lane_refused", Some(participant), detail);

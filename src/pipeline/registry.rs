@@ -8,7 +8,7 @@ use super::store::keys;
 use super::store::manifest::{Manifest, State};
 
 /// Ended recordings that are remembered; older ones are found in the store.
-const ENDED_MAX: usize = 10_000;
+pub(super) const ENDED_MAX: usize = 10_000;
 
 /// Recordings by id.
 #[derive(Debug, Default)]

@@ -76,7 +76,7 @@ async fn the_list_is_filtered_and_paged() {
         ("", &[ODD, "meeting-3", "meeting-2", "meeting-1"]),
         ("?state=finished", &["meeting-1"]),
         ("?state=live", &[ODD, "meeting-3", "meeting-2"]),
-        ("?state=nonsense", &[]),
+        ("?state=suspended", &[]),
         ("?bot_id=bot-2", &["meeting-3", "meeting-2"]),
         ("?bot_id=bot", &[]),
         // What begins at that very moment is in.

@@ -93,7 +93,7 @@ impl Log {
 }
 
 /// The program with folders of its own, on free ports, its variables cleared of the tester's own.
-fn command(folders: &Folders, args: &[&str], variables: &[(&str, &str)]) -> Command {
+pub fn command(folders: &Folders, args: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tilecast"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TILECAST_")) {
         command.env_remove(name);

@@ -28,4 +28,5 @@ mod playlist_grows;
 mod restarts;
 mod schema;
 mod sigterm;
+mod starts;
 mod verify;

@@ -153,7 +153,7 @@ function start() {
   socket.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   socket.search = "";
   setText(byId("endpoint"), `${socket.href}?token=YOUR_INGEST_TOKEN`);
-  setText(byId("simulate"), `tilecast simulate ${socket.href}`);
+  setText(byId("simulate"), `tilecast simulate --url ${socket.href}`);
   byId("older").addEventListener("click", showOlder);
   byId("locked").querySelector("form").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -13,6 +13,9 @@ use crate::metrics::{Metrics, Stage};
 /// Files larger than this are uploaded in pieces of this size.
 const PIECE: usize = 8 << 20;
 
+/// Written and removed when a folder is opened.
+const PROBE: &str = ".probe";
+
 /// Why an object is not in the store. Always worth another try.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
@@ -51,20 +54,29 @@ impl Objects {
     /// # Errors
     /// Text that names the address and the way out.
     pub fn open(address: &str, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Result<Objects, String> {
-        let path = match address.split_once("://") {
-            None => address,
-            Some(("file", path)) => path,
-            Some((scheme, _)) => {
-                return Err(format!(
-                    "--store {address}: `{scheme}://` is not built in yet; give a folder or file:///..."
-                ));
-            }
+        let Some(path) = Objects::folder(address) else {
+            let scheme = address.split("://").next().unwrap_or_default();
+            return Err(format!("--store {address}: `{scheme}://` is not built in yet; give a folder or file:///..."));
         };
         std::fs::create_dir_all(path).map_err(|error| format!("--store {address}: cannot make the folder: {error}"))?;
+        // A folder that cannot be written is told now, not by the first meeting.
+        let probe = path.join(PROBE);
+        std::fs::write(&probe, "")
+            .and_then(|()| std::fs::remove_file(&probe))
+            .map_err(|error| format!("--store {address}: cannot write to it: {error}"))?;
         let store = object_store::local::LocalFileSystem::new_with_prefix(path)
             .map_err(|error| format!("--store {address}: {error}"))?
             .with_fsync(true);
         Ok(Objects { store: Arc::new(store), metrics, clock })
+    }
+
+    /// The folder that `--store` names, where it names one.
+    pub fn folder(address: &str) -> Option<&Path> {
+        match address.split_once("://") {
+            None => Some(Path::new(address)),
+            Some(("file", path)) => Some(Path::new(path)),
+            Some(_) => None,
+        }
     }
 
     /// Reads a small object; `None` when there is none.
