@@ -49,14 +49,13 @@ use assembly::{ASSEMBLE_JOBS_MAX, Asked, AssembleJob, AssemblyError};
 use budget::{Budget, LaneCharge, LaneMemory};
 use encode::EncoderSettings;
 use encode::canvas::choose;
-use ingest::decode::Ingest;
 use ingest::png;
 use ingest::protocol::Participant;
 use keeper::Keeper;
 use lane::{Lane, LaneParts, Lists};
 use recording::{Recording, RecordingParts, Refused};
 use registry::Registry;
-use schedule::{ReadyList, Worked};
+use schedule::ReadyList;
 use shed::Patience;
 use state::RecordingSettings;
 use store::keys;
@@ -66,7 +65,7 @@ use store::recovery::TakenUp;
 use store::space::Space;
 use store::spool::TrackSpool;
 use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
-use threads::{join, spawn};
+use threads::{join, spawn, spawn_workers};
 use track::{TrackSettings, TrackWriter};
 
 /// Participant, clock and overload events, in the recording's folder.
@@ -353,30 +352,6 @@ impl std::fmt::Debug for Pipeline {
     }
 }
 
-/// The threads that decode, and those that encode.
-fn spawn_workers(
-    threads: &mut Threads,
-    lists: &Arc<Lists>,
-    clock: &Arc<dyn Clock>,
-    ingest: usize,
-    encode: usize,
-) -> Result<(), String> {
-    for n in 0..ingest {
-        let (lists, clock) = (Arc::clone(lists), Arc::clone(clock));
-        threads.ingest.push(spawn(format!("ingest-{n}"), move || {
-            let mut decoder = Ingest::default();
-            lists.ingest.serve(&*clock, |lane| timed(lane, &*clock, |lane| lane.ingest_one(&mut decoder, &*clock)));
-        })?);
-    }
-    for n in 0..encode {
-        let (lists, clock) = (Arc::clone(lists), Arc::clone(clock));
-        threads.encode.push(spawn(format!("encode-{n}"), move || {
-            lists.encode.serve(&*clock, |lane| timed(lane, &*clock, Lane::encode_one));
-        })?);
-    }
-    Ok(())
-}
-
 /// The spool is emptied when a recording is finished, and every folder in it is taken for a recording.
 fn apart(config: &Config) -> Result<(), String> {
     let whole = |path: &std::path::Path| std::fs::canonicalize(path).ok();
@@ -387,14 +362,6 @@ fn apart(config: &Config) -> Result<(), String> {
         return Err(format!("--store {store} and --spool {spool}: one lies within the other; give two folders apart"));
     }
     Ok(())
-}
-
-/// A worker's visit, and how long it took.
-fn timed(lane: &Arc<Lane>, clock: &dyn Clock, visit: impl FnOnce(&Arc<Lane>) -> Worked) -> Worked {
-    let start = clock.mono();
-    let worked = visit(lane);
-    lane.worked(clock.mono() - start);
-    worked
 }
 
 /// Six random base32 characters: the name of this process in the store.

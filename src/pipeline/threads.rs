@@ -1,8 +1,15 @@
 //! The threads of a running pipeline: named when they start, joined in data order when they end.
 //!
-//! Not here: what they do and how many there are ([`super::Pipeline::start`]).
+//! Not here: how many there are ([`super::Pipeline::start`]).
 
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+
+use crate::clock::Clock;
+
+use super::ingest::decode::Ingest;
+use super::lane::{Lane, Lists};
+use super::schedule::Worked;
 
 /// The threads of a running pipeline.
 #[derive(Debug, Default)]
@@ -42,4 +49,36 @@ pub(super) fn join(threads: &mut Vec<JoinHandle<()>>) {
             Err(_) => tracing::error!(thread = name, "a worker panicked: this is a bug"),
         }
     }
+}
+
+/// The threads that decode, and those that encode.
+pub(super) fn spawn_workers(
+    threads: &mut Threads,
+    lists: &Arc<Lists>,
+    clock: &Arc<dyn Clock>,
+    ingest: usize,
+    encode: usize,
+) -> Result<(), String> {
+    for n in 0..ingest {
+        let (lists, clock) = (Arc::clone(lists), Arc::clone(clock));
+        threads.ingest.push(spawn(format!("ingest-{n}"), move || {
+            let mut decoder = Ingest::default();
+            lists.ingest.serve(&*clock, |lane| timed(lane, &*clock, |lane| lane.ingest_one(&mut decoder, &*clock)));
+        })?);
+    }
+    for n in 0..encode {
+        let (lists, clock) = (Arc::clone(lists), Arc::clone(clock));
+        threads.encode.push(spawn(format!("encode-{n}"), move || {
+            lists.encode.serve(&*clock, |lane| timed(lane, &*clock, Lane::encode_one));
+        })?);
+    }
+    Ok(())
+}
+
+/// A worker's visit, and how long it took.
+fn timed(lane: &Arc<Lane>, clock: &dyn Clock, visit: impl FnOnce(&Arc<Lane>) -> Worked) -> Worked {
+    let start = clock.mono();
+    let worked = visit(lane);
+    lane.worked(clock.mono() - start);
+    worked
 }
