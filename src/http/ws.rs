@@ -215,10 +215,16 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
             Err(error) => return close_for(app, error),
         };
         let accepted = match session.accept(&text, false) {
-            Accepted::LookUp(id) => {
-                app.pipeline.look_up(&id).await;
-                session.accept(&text, true)
-            }
+            Accepted::LookUp(id) => match app.pipeline.look_up(&id).await {
+                Ok(()) => session.accept(&text, true),
+                Err(_) => {
+                    app.pipeline.metrics.socket_refused("store");
+                    Accepted::Close(
+                        TRY_AGAIN_LATER,
+                        "the store does not say whether this recording is there; dial again",
+                    )
+                }
+            },
             accepted => accepted,
         };
         match accepted {

@@ -199,7 +199,7 @@ impl Pipeline {
             })
         });
         if is_new {
-            tracing::info!(recording = recording.id, "recording started");
+            tracing::info!(recording = recording.id, continues = recording.continues, "recording started");
             self.keep(Keeper::new(Arc::clone(self), Arc::clone(&recording)));
         }
         Some(recording)

@@ -146,10 +146,11 @@ impl Session {
         accepted
     }
 
-    /// The id of a recording that this process has not met and the store was not asked for.
+    /// The id of a recording that would open one that this process has not met and the store was not asked for.
     fn unknown(&self, context: &Context, looked_up: bool) -> Option<String> {
         let id = &context.recording_id;
-        let met = looked_up || self.recordings.contains_key(id) || self.pipeline.registry.knows(id);
+        let is_live = |served: &Served| served.recording.state() == State::Live;
+        let met = looked_up || self.recordings.get(id).is_some_and(is_live) || !self.pipeline.registry.would_open(id);
         (!met).then(|| id.clone())
     }
 
