@@ -199,11 +199,7 @@ impl Keeper {
     /// Keeps in the spool what a later process must know.
     fn write_state(&mut self) {
         let state = self.recording.persistent();
-        // Without an origin nothing was placed yet, and there is nothing to go on with.
-        if state.origin.is_none() || self.state.as_ref() == Some(&state) {
-            return;
-        }
-        if self.pipeline.write_state(&self.recording, &state) {
+        if self.state.as_ref() != Some(&state) && self.pipeline.write_state(&self.recording, &state) {
             self.state = Some(state);
         }
     }
@@ -211,7 +207,7 @@ impl Keeper {
     /// Keeps the state, and returns when it is durable.
     async fn keep_state(&mut self) {
         self.state = None;
-        while self.state.is_none() && self.recording.origin().is_some() {
+        while self.state.is_none() {
             self.write_state();
             self.pipeline.sync_barrier().await;
         }

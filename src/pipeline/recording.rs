@@ -16,7 +16,7 @@ use crate::media::{DiscardReason, Grid, Kind, Micros};
 use super::delivery::Offer;
 use super::ingest::protocol::{Context, Participant, Timestamp};
 use super::lane::Lane;
-use super::state::{RecordingSettings, RecordingState};
+use super::state::{Kept, RecordingSettings, RecordingState};
 use super::store::journal::SPOOL_VERSION;
 use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, TrackManifest};
 use super::timeline::Mark;
@@ -113,6 +113,8 @@ pub struct Recording {
     pub grid: Grid,
     /// Rung when something changed that the keeper cares about.
     pub changed: Arc<Notify>,
+    /// Whether its state is in the spool.
+    pub kept: Arc<Kept>,
     inner: Mutex<Inner>,
 }
 
@@ -188,6 +190,7 @@ impl Recording {
             grid: parts.settings.grid,
             settings: parts.settings,
             changed: Arc::new(Notify::new()),
+            kept: Arc::default(),
             inner: Mutex::new(Inner {
                 state: State::Live,
                 clock: RecordingClock::new(),
@@ -226,6 +229,7 @@ impl Recording {
         let mut inner = self.lock();
         if let Some(origin) = origin {
             inner.clock = RecordingClock::resume(origin, last);
+            self.kept.tried(true);
         }
         (inner.bot_id, inner.metadata) = (bot_id, metadata);
         inner.people = People::resume(participants);
@@ -257,6 +261,15 @@ impl Recording {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sync thread tried to write its state: its lanes go on.
+    pub fn state_tried(&self, written: bool) {
+        let waited = !self.kept.is_tried();
+        self.kept.tried(written);
+        if waited {
+            self.lanes().iter().for_each(|lane| lane.state_tried());
+        }
     }
 
     /// Its state.

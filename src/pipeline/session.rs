@@ -316,7 +316,7 @@ impl Session {
         let first = recording.origin().is_none();
         let placed = recording.read(offer, &message.participant, message.timestamp, wall, unix, first_of_socket);
         if first && recording.origin().is_some() {
-            // Ahead of its first capture, so that it is in the spool before any part (`TrackSettings::await_state`). The
+            // Ahead of its first capture, so that it is in the spool before any part (`TrackWriter::takes_pictures`). The
             // keeper writes it again when it changes, and when the queue is full now.
             self.pipeline.write_state(&recording, &recording.persistent());
         }

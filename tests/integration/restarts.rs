@@ -231,6 +231,45 @@ async fn gaps_keep_their_reasons_through_two_deaths() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meeting_with_all_cameras_off_goes_on_after_a_restart() {
+    for ends_well in [true, false] {
+        const RECORDING: &str = "cameras-off";
+        let folders = Folders::new();
+        let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+        let mut bot = Bot::connect(&server.ws()).await;
+        for (who, action) in [(100, "join"), (101, "join"), (101, "leave")] {
+            bot.send_event(RECORDING, who, action, 0.5).await;
+        }
+        bot.taken().await;
+        let events = folders.spool().join(RECORDING).join("events.jsonl");
+        until("the events are in the spool", async || {
+            std::fs::read_to_string(&events).ok().filter(|text| text.lines().count() == 3)
+        })
+        .await;
+        if ends_well {
+            assert_eq!(server.terminate().await.code(), Some(0));
+        } else {
+            server.kill().await;
+        }
+        let server = Server::start_in(&folders, &FLAGS, &[]).await;
+        assert!(server.log_line("left alone").is_none());
+        assert_eq!(server.metrics().await.get("tilecast_spool_failed_total"), 0.0);
+        assert_eq!(server.manifest(RECORDING).await.state, State::Live);
+        let mut bot = Bot::connect(&server.ws()).await;
+        send(&mut bot, RECORDING, &[Camera::new(1, Kind::Webcam)], 10..18).await;
+        let manifest = server.finish(RECORDING).await;
+        let shown = check_finished(&folders, &manifest);
+        let numbers: Vec<_> = shown["100-webcam"].iter().map(|shown| shown.number()).collect();
+        assert_eq!(numbers, (0..18).map(|n| (n >= 10).then_some(n)).collect::<Vec<_>>());
+        let manifests = crate::harness::files(&folders.store());
+        assert_eq!(manifests.keys().filter(|name| name.ends_with("recording.json")).count(), 1);
+        let text = std::fs::read_to_string(folders.recording(RECORDING).join("events.jsonl")).unwrap();
+        assert_eq!(text.matches("\"join\"").count(), 2, "{text}");
+        assert!(!folders.spool().join(RECORDING).exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_finished_recording_whose_manifest_nobody_can_read_is_never_changed() {
     let folders = Folders::new();
     let camera = [Camera::new(1, Kind::Webcam)];
