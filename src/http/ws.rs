@@ -64,8 +64,8 @@ pub async fn upgrade(
     }
     let key = key.map(|Path(key)| key);
     let full = app.pipeline.full();
-    let grace = || app.pipeline.registry.all().iter().any(|recording| recording.waits_for_bot());
     let now = app.pipeline.clock.mono();
+    let grace = || app.pipeline.registry.waits_for_bot(now);
     let judged = match app.pipeline.admission.ask(key.as_deref(), now, full, full.is_some() && grace()) {
         Verdict::Admit => None,
         Verdict::Judge(full) => Some(full),
@@ -188,7 +188,7 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
     wire.forget();
     let mut judgement = std::pin::pin!(tokio::time::sleep(JUDGED_WITHIN));
     loop {
-        session.socket().busy.store(wire.half_received() > 0, SeqCst);
+        session.socket().reads(wire.half_received() > 0, app.pipeline.clock.mono());
         let message = tokio::select! {
             message = stream.next() => message?,
             () = &mut judgement, if session.judged().is_some() => {
@@ -206,7 +206,7 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
         };
         wire.message_taken(message.as_ref().map_or(0, length));
         half_since = None;
-        session.socket().busy.store(true, SeqCst);
+        session.socket().hears();
         let text: Bytes = match message {
             Ok(Message::Text(text)) => text.into(),
             Ok(Message::Binary(bytes)) => bytes,

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::media::Micros;
+
 use super::recording::Recording;
 use super::store::keys;
 use super::store::manifest::{Manifest, State};
@@ -132,6 +134,11 @@ impl Registry {
         inner.open.iter().any(|(name, recording)| goes_on(name) && recording.state() == State::Live)
     }
 
+    /// Whether the bot of a recording that is here may be on its way back.
+    pub fn waits_for_bot(&self, now: Micros) -> bool {
+        self.lock().open.values().any(|recording| recording.waits_for_bot(now))
+    }
+
     /// Every recording that is not ended.
     pub fn all(&self) -> Vec<Arc<Recording>> {
         self.lock().open.values().cloned().collect()
@@ -168,9 +175,9 @@ fn nth(id: &str, n: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Canvas, Grid, Micros};
+    use crate::media::{Canvas, Grid};
     use crate::pipeline::encode::EncoderSettings;
-    use crate::pipeline::recording::RecordingParts;
+    use crate::pipeline::recording::{RecordingParts, SocketState};
     use crate::pipeline::state::RecordingSettings;
 
     fn open(registry: &Registry, id: &str) -> (Arc<Recording>, bool) {
@@ -232,5 +239,30 @@ mod tests {
         assert!(registry.would_open("r"));
         assert_eq!(open(&registry, "r").0.id, "r~3");
         assert!(!registry.would_open("r"));
+    }
+
+    #[test]
+    fn a_bot_may_be_on_its_way_back_when_its_sockets_are_silent() {
+        let registry = Registry::default();
+        let secs = Micros::from_secs;
+        assert!(!registry.waits_for_bot(secs(100)), "nobody is awaited");
+        let (recording, _) = open(&registry, "r");
+        assert!(registry.waits_for_bot(secs(0)));
+        let sockets = [SocketState::new(secs(0)), SocketState::new(secs(0))].map(Arc::new);
+        sockets.iter().for_each(|socket| recording.join_socket(socket));
+        assert!(!registry.waits_for_bot(secs(4)));
+        assert!(registry.waits_for_bot(secs(5)), "both may be half open");
+        sockets[0].hears();
+        assert!(!registry.waits_for_bot(secs(60)), "a socket that is not read is not silent");
+        sockets[0].reads(false, secs(60));
+        assert!(!registry.waits_for_bot(secs(64)));
+        // The beginning of a message that does not go on.
+        sockets[0].reads(true, secs(64));
+        assert!(registry.waits_for_bot(secs(65)));
+        sockets[1].hears();
+        sockets[1].reads(false, secs(65));
+        assert!(!registry.waits_for_bot(secs(69)), "one that is well is enough");
+        recording.set_state(State::Finishing);
+        assert!(!registry.waits_for_bot(secs(100)), "it takes no media");
     }
 }

@@ -71,10 +71,11 @@ impl Session {
     /// A socket that has said nothing yet.
     pub fn new(pipeline: Arc<Pipeline>, tenant: Option<String>, judged: Option<Full>) -> Session {
         let patience = Patience::new(Micros::from(pipeline.config.patience));
+        let socket = Arc::new(SocketState::new(pipeline.clock.mono()));
         Session {
             pipeline,
             tenant,
-            socket: Arc::default(),
+            socket,
             recordings: HashMap::new(),
             lanes: HashMap::new(),
             patience,
@@ -84,7 +85,7 @@ impl Session {
         }
     }
 
-    /// The flag that says whether the socket holds something.
+    /// What its recordings see of the socket.
     pub fn socket(&self) -> &Arc<SocketState> {
         &self.socket
     }
