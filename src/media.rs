@@ -125,6 +125,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 2] = [Kind::Webcam, Kind::Screenshare];
+
     /// The name in keys, labels and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -264,7 +267,8 @@ pub enum GapReason {
     SpoolFull,
     /// Captures came, and none could be decoded.
     Undecodable,
-    /// The source was on, and sent nothing.
+    /// The source was on, and sent nothing; also any reason that only another version of the program knows.
+    #[serde(other)]
     Unknown,
 }
 

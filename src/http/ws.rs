@@ -68,8 +68,8 @@ pub async fn upgrade(
     }
     let key = key.map(|Path(key)| key);
     let full = app.pipeline.full();
-    let grace = || app.pipeline.registry.all().iter().any(|recording| recording.waits_for_bot());
     let now = app.pipeline.clock.mono();
+    let grace = || app.pipeline.registry.waits_for_bot(now);
     let judged = match app.pipeline.admission.ask(key.as_deref(), now, full, full.is_some() && grace()) {
         Verdict::Admit => None,
         Verdict::Judge(full) => Some(full),
@@ -192,7 +192,7 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
     wire.forget();
     let mut judgement = std::pin::pin!(tokio::time::sleep(JUDGED_WITHIN));
     loop {
-        session.socket().busy.store(wire.half_received() > 0, SeqCst);
+        session.socket().reads(wire.half_received() > 0, app.pipeline.clock.mono());
         let message = tokio::select! {
             message = stream.next() => message?,
             () = &mut judgement, if session.judged().is_some() => {
@@ -210,7 +210,7 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
         };
         wire.message_taken(message.as_ref().map_or(0, length));
         half_since = None;
-        session.socket().busy.store(true, SeqCst);
+        session.socket().hears();
         let text: Bytes = match message {
             Ok(Message::Text(text)) => text.into(),
             Ok(Message::Binary(bytes)) => bytes,
@@ -219,10 +219,16 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
             Err(error) => return close_for(app, error),
         };
         let accepted = match session.accept(&text, false) {
-            Accepted::LookUp(id) => {
-                app.pipeline.look_up(&id).await;
-                session.accept(&text, true)
-            }
+            Accepted::LookUp(id) => match app.pipeline.look_up(&id).await {
+                Ok(()) => session.accept(&text, true),
+                Err(_) => {
+                    app.pipeline.metrics.socket_refused("store");
+                    Accepted::Close(
+                        TRY_AGAIN_LATER,
+                        "the store does not say whether this recording is there; dial again",
+                    )
+                }
+            },
             accepted => accepted,
         };
         match accepted {

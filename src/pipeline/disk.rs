@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::state::{RecordingState, STATE};
 use super::store::manifest::State;
 use super::store::space::Change;
-use super::store::sync::SyncJob;
+use super::store::sync::{SyncJob, WhenTried};
 use super::{EVENTS, Pipeline, Recording};
 
 mod clear;
@@ -20,15 +20,23 @@ use clear::clear;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Pipeline {
-    /// Hands what a later process must know of a recording to the sync thread. Returns whether it was taken.
-    pub fn write_state(&self, recording: &Recording, state: &RecordingState) -> bool {
+    /// Hands what a later process must know of a recording to the sync thread. Returns whether it was taken. The lanes'
+    /// pictures wait for the first try to write one that says when tick 0 was.
+    pub fn write_state(&self, recording: &Arc<Recording>, state: &RecordingState) -> bool {
         let bytes = serde_json::to_vec_pretty(state).expect("a state is plain data");
-        self.write_whole(recording.spool.join(STATE), bytes)
+        let tried = state.origin.is_some().then(|| {
+            let recording = Arc::clone(recording);
+            let tried: WhenTried = Arc::new(move |written| recording.state_tried(written));
+            tried
+        });
+        self.sync.try_send(SyncJob::Whole { path: recording.spool.join(STATE), bytes, tried }).is_ok()
     }
 
-    /// Hands a small file of a recording's spool to the sync thread. Returns whether it was taken.
-    fn write_whole(&self, path: PathBuf, bytes: Vec<u8>) -> bool {
-        self.sync.try_send(SyncJob::Whole { path, bytes }).is_ok()
+    /// Hands the state on again where lanes wait for it: the queue was full at the first capture.
+    pub(super) fn write_missing_state(&self, recording: &Arc<Recording>) {
+        if recording.origin().is_some() && !recording.kept.is_tried() {
+            self.write_state(recording, &recording.persistent());
+        }
     }
 
     /// Hands a recording's waiting events to the sync thread; where that is busy they wait for the next visit.

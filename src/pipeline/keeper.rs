@@ -28,6 +28,7 @@ const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
 mod finish;
 mod published;
 
+use finish::{beside, end_media, keep_state, order};
 use published::{Published, Source, forget_unwritten, put, tell_losses, without_counters};
 
 /// Keeps one recording until it is finished, or until the process is told to stop.
@@ -62,6 +63,7 @@ impl Keeper {
     /// The keeper's life.
     pub async fn run(mut self) {
         let mut stop = self.pipeline.stop_signal();
+        let (pipeline, recording) = (Arc::clone(&self.pipeline), Arc::clone(&self.recording));
         if self.resumed && self.recording.is_to_finish() && self.was_finished().await {
             return;
         }
@@ -77,14 +79,21 @@ impl Keeper {
                 self.publish().await;
                 self.put_manifest(told).await;
             };
-            // A store that fails must not keep the lanes from being flushed.
-            tokio::select! {
-                () = turn => {}
+            // A store that fails must not keep the lanes from being flushed, nor the end from being begun.
+            let ended = tokio::select! {
+                ended = beside(turn, &pipeline, &recording) => ended,
                 () = stop.wait() => break self.suspend().await,
-            }
+            };
             if self.recording.is_to_finish() {
+                let finish = async {
+                    let end = match ended {
+                        Some(end) => end,
+                        None => end_media(&pipeline, &recording).await,
+                    };
+                    self.finish(end).await
+                };
                 tokio::select! {
-                    end = self.finish() => if let Some(end) = end {
+                    end = finish => if let Some(end) = end {
                         // Not cut short: once the store has its last manifest, no other one may follow.
                         self.seal(end).await;
                     },
@@ -199,21 +208,8 @@ impl Keeper {
     /// Keeps in the spool what a later process must know.
     fn write_state(&mut self) {
         let state = self.recording.persistent();
-        // Without an origin nothing was placed yet, and there is nothing to go on with.
-        if state.origin.is_none() || self.state.as_ref() == Some(&state) {
-            return;
-        }
-        if self.pipeline.write_state(&self.recording, &state) {
+        if self.state.as_ref() != Some(&state) && self.pipeline.write_state(&self.recording, &state) {
             self.state = Some(state);
-        }
-    }
-
-    /// Keeps the state, and returns when it is durable.
-    async fn keep_state(&mut self) {
-        self.state = None;
-        while self.state.is_none() && self.recording.origin().is_some() {
-            self.write_state();
-            self.pipeline.sync_barrier().await;
         }
     }
 
@@ -235,27 +231,11 @@ impl Keeper {
         self.manifest = Some(manifest);
     }
 
-    /// Orders all lanes, waits until each has carried it out and its segments are durable.
-    async fn order(&self, order: Order) -> Vec<Arc<Lane>> {
-        let lanes = self.recording.lanes();
-        lanes.iter().for_each(|lane| lane.order(order));
-        let done = |lane: &Arc<Lane>| lane.view(|view| view.done == Some(order) && view.syncing == 0);
-        while !lanes.iter().all(done) {
-            self.recording.changed.notified().await;
-        }
-        lanes
-    }
-
-    /// The end: no more media, then uploads. Gives the tick after the last one when all is in the store but the last
+    /// The uploads of the end, after the media's. Gives the tick after the last one when all is in the store but the last
     /// manifest; `None` when the recording failed.
-    async fn finish(&mut self) -> Option<Tick> {
-        self.recording.set_state(State::Finishing);
-        self.keep_state().await;
+    async fn finish(&mut self, end: Tick) -> Option<Tick> {
         self.put_manifest(true).await;
-        self.recording.end_limbo();
-        let lanes = self.order(Order::Flush).await;
-        let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
-        self.order(Order::Finish(end)).await;
+        let lanes = self.recording.lanes();
         self.publish().await;
         lanes.iter().for_each(|lane| lane.view(forget_unwritten));
         for track in self.tracks.keys().cloned().collect::<Vec<_>>() {
@@ -271,7 +251,7 @@ impl Keeper {
         if !whole {
             self.put_events().await;
             self.recording.set_state(State::Failed);
-            self.keep_state().await;
+            keep_state(&self.pipeline, &self.recording).await;
             self.put_manifest(true).await;
             lanes.iter().for_each(|lane| lane.close());
             tracing::error!(recording = self.recording.id, "recording failed; its spool is kept");
@@ -315,12 +295,14 @@ impl Keeper {
             // From here on nothing more is taken.
             self.recording.set_state(State::Suspended);
         }
+        // Before the lanes: their pictures wait for it.
+        keep_state(&self.pipeline, &self.recording).await;
         self.recording.end_limbo();
-        self.order(Order::Suspend).await;
+        order(&self.recording, Order::Suspend).await;
         if live {
             self.recording.event("suspended", serde_json::Value::Null);
         }
-        self.keep_state().await;
+        keep_state(&self.pipeline, &self.recording).await;
         self.flush_events().await;
         self.publish().await;
         self.put_events().await;

@@ -277,6 +277,11 @@ impl Lane {
         }
     }
 
+    /// What its pictures waited for is there.
+    pub fn state_tried(self: &Arc<Self>) {
+        self.lists.encode.call(self);
+    }
+
     /// Gives an order; its end is seen in [`View::done`].
     pub fn order(self: &Arc<Self>, order: Order) {
         *lock(&self.order) = Some(order);
@@ -344,7 +349,9 @@ impl Lane {
         for (at, mark) in lock(&self.marks).drain(..) {
             writer.mark(at, mark);
         }
-        if let Some(arrived) = self.pictures.take() {
+        if writer.takes_pictures()
+            && let Some(arrived) = self.pictures.take()
+        {
             self.lists.ingest.call(self);
             writer.take(self, arrived);
             self.pending.fetch_sub(1, SeqCst);

@@ -201,7 +201,9 @@ impl Pipeline {
             })
         });
         if is_new {
-            tracing::info!(recording = recording.id, "recording started");
+            tracing::info!(recording = recording.id, continues = recording.continues, "recording started");
+            // Ahead of its events: without it a start could not take them up.
+            self.write_state(&recording, &recording.persistent());
             self.keep(Keeper::new(Arc::clone(self), Arc::clone(&recording)));
         }
         Some(recording)
@@ -253,6 +255,7 @@ impl Pipeline {
         let track = keys::track(participant_id, kind);
         let settings = TrackSettings {
             rules: recording.settings.rules(kind),
+            kept: Arc::clone(&recording.kept),
             recording: recording.settings.clone(),
             spool: TrackSpool {
                 dir: recording.spool.join(&track),
@@ -312,6 +315,7 @@ impl Pipeline {
             self.look_at_load(now);
             for recording in self.registry.all() {
                 recording.visit(now, grace);
+                self.write_missing_state(&recording);
                 if !self.space.is_disk_full() {
                     self.write_events(&recording);
                 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -16,15 +16,17 @@ use crate::media::{DiscardReason, Grid, Kind, Micros};
 use super::delivery::Offer;
 use super::ingest::protocol::{Context, Participant, Timestamp};
 use super::lane::Lane;
-use super::state::{RecordingSettings, RecordingState};
+use super::state::{Kept, RecordingSettings, RecordingState};
 use super::store::journal::SPOOL_VERSION;
 use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, TrackManifest};
 use super::timeline::Mark;
 use super::timeline::clock::{Origin, RecordingClock, Verdict};
 
 mod people;
+mod socket;
 
 use people::{NO_TIME, People, manifest_of};
+pub use socket::SocketState;
 
 /// Event lines that wait for the sync thread; further ones are counted, and the count is an event.
 const EVENTS_WAITING_MAX: usize = 4096;
@@ -32,13 +34,6 @@ const EVENTS_WAITING_MAX: usize = 4096;
 const EVENT_BYTES_WAITING_MAX: usize = 4 << 20;
 /// Refused lanes that are told apart.
 const REFUSED_MAX: usize = 1024;
-
-/// A socket, as its recordings see it.
-#[derive(Debug, Default)]
-pub struct SocketState {
-    /// A message was read and is not delivered yet, or one is half received.
-    pub busy: AtomicBool,
-}
 
 /// What changes in a recording's life.
 struct Inner {
@@ -63,7 +58,6 @@ struct Inner {
     /// The first of those that were refused a lane.
     refused: BTreeSet<(String, Kind)>,
     captures_refused: u64,
-    finish_asked: bool,
     mp4: BTreeMap<String, super::store::manifest::Mp4Manifest>,
     last_error: Option<String>,
     uploads_pending: usize,
@@ -113,6 +107,9 @@ pub struct Recording {
     pub grid: Grid,
     /// Rung when something changed that the keeper cares about.
     pub changed: Arc<Notify>,
+    /// Whether its state is in the spool.
+    pub kept: Arc<Kept>,
+    told_to_finish: Notify,
     inner: Mutex<Inner>,
 }
 
@@ -188,6 +185,8 @@ impl Recording {
             grid: parts.settings.grid,
             settings: parts.settings,
             changed: Arc::new(Notify::new()),
+            kept: Arc::default(),
+            told_to_finish: Notify::new(),
             inner: Mutex::new(Inner {
                 state: State::Live,
                 clock: RecordingClock::new(),
@@ -205,7 +204,6 @@ impl Recording {
                 events_dropped: 0,
                 refused: BTreeSet::new(),
                 captures_refused: 0,
-                finish_asked: false,
                 mp4: BTreeMap::new(),
                 last_error: None,
                 uploads_pending: 0,
@@ -226,6 +224,7 @@ impl Recording {
         let mut inner = self.lock();
         if let Some(origin) = origin {
             inner.clock = RecordingClock::resume(origin, last);
+            self.kept.tried(true);
         }
         (inner.bot_id, inner.metadata) = (bot_id, metadata);
         inner.people = People::resume(participants);
@@ -259,15 +258,25 @@ impl Recording {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The sync thread tried to write its state: its lanes go on.
+    pub fn state_tried(&self, written: bool) {
+        let waited = !self.kept.is_tried();
+        self.kept.tried(written);
+        if waited {
+            self.lanes().iter().for_each(|lane| lane.state_tried());
+        }
+    }
+
     /// Its state.
     pub fn state(&self) -> State {
         self.lock().state
     }
 
-    /// Whether its bot may be on the way back: it takes media, and no socket brings any.
-    pub fn waits_for_bot(&self) -> bool {
+    /// Whether its bot may be on the way back: it takes media, and no socket brings any. A socket that is silent may be half
+    /// open, with nobody at its other end.
+    pub fn waits_for_bot(&self, now: Micros) -> bool {
         let inner = self.lock();
-        inner.state == State::Live && inner.sockets.is_empty()
+        inner.state == State::Live && inner.sockets.iter().all(|socket| socket.is_silent(now))
     }
 
     /// Moves it to another state.
@@ -468,8 +477,7 @@ impl Recording {
         }
         if let Some(since) = inner.alone_since {
             if wall - since >= grace {
-                inner.finish_asked = true;
-                self.changed.notify_one();
+                self.begin_to_finish(&mut inner);
             }
             return;
         }
@@ -481,23 +489,36 @@ impl Recording {
 
     /// Goes on with an end that an earlier process began.
     pub fn go_on_finishing(&self) {
-        let mut inner = self.lock();
-        (inner.state, inner.finish_asked) = (State::Finishing, true);
+        self.begin_to_finish(&mut self.lock());
+    }
+
+    /// From here on it takes no media, whatever the keeper waits for.
+    fn begin_to_finish(&self, inner: &mut Inner) {
+        inner.state = State::Finishing;
+        self.told_to_finish.notify_one();
+        self.changed.notify_one();
     }
 
     /// Asks for the end of the recording. Returns whether it was live.
     pub fn ask_to_finish(&self) -> bool {
         let mut inner = self.lock();
         let live = inner.state == State::Live;
-        inner.finish_asked |= live;
-        self.changed.notify_one();
+        if live {
+            self.begin_to_finish(&mut inner);
+        }
         live
     }
 
-    /// Whether it is live and is to be finished: by a call, or because its grace is over.
+    /// Whether it is being finished: by a call, or because its grace is over.
     pub fn is_to_finish(&self) -> bool {
-        let inner = self.lock();
-        inner.finish_asked && matches!(inner.state, State::Live | State::Finishing)
+        self.state() == State::Finishing
+    }
+
+    /// Returns when it is to be finished. For its keeper alone.
+    pub async fn to_finish(&self) {
+        while !self.is_to_finish() {
+            self.told_to_finish.notified().await;
+        }
     }
 
     /// Every lane.

@@ -1,7 +1,10 @@
-//! Every recording of the process: those that live, and the last manifests of those that ended.
+//! Every recording of the process: those that live, the last manifests of those that ended, and the names that are taken by
+//! what nobody can read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::media::Micros;
 
 use super::recording::Recording;
 use super::store::keys;
@@ -18,9 +21,20 @@ pub struct Registry(Mutex<Inner>);
 struct Inner {
     open: HashMap<String, Arc<Recording>>,
     ended: VecDeque<Arc<Manifest>>,
+    /// Names under which the store has something that is no manifest; older ones are found there again.
+    unreadable: VecDeque<String>,
+    /// Folders of the spool that the start left alone.
+    left_alone: HashSet<String>,
 }
 
 impl Inner {
+    /// Whether nothing is ever opened under this name.
+    fn is_taken(&self, name: &str) -> bool {
+        self.ended.iter().any(|manifest| manifest.recording_id == name)
+            || self.unreadable.iter().any(|taken| taken == name)
+            || self.left_alone.contains(&keys::recording(name))
+    }
+
     fn remember(&mut self, manifest: Arc<Manifest>) {
         if self.ended.len() == ENDED_MAX {
             self.ended.pop_front();
@@ -35,7 +49,7 @@ impl Registry {
     }
 
     /// The recording that takes media for `id`, made by `make(id, continues, key)` where there is none. A finished
-    /// recording is never changed: what comes after its end opens `id~2`, then `id~3`.
+    /// recording is never changed, nor is one that nobody can read: what comes after it opens `id~2`, then `id~3`.
     pub fn open(
         &self,
         id: &str,
@@ -44,12 +58,11 @@ impl Registry {
         let mut inner = self.lock();
         let mut continues = None;
         for n in 1.. {
-            let suffix = if n == 1 { String::new() } else { format!("~{n}") };
-            let name = format!("{id}{suffix}");
+            let name = nth(id, n);
             match inner.open.get(&name) {
                 Some(recording) if recording.state() == State::Live => return (Arc::clone(recording), false),
                 Some(_) => {}
-                None if inner.ended.iter().any(|manifest| manifest.recording_id == name) => {}
+                None if inner.is_taken(&name) => {}
                 None => {
                     let key = keys::recording(&name);
                     let recording = Arc::new(make(name.clone(), continues, key));
@@ -64,7 +77,9 @@ impl Registry {
 
     /// Puts a recording in that an earlier process began.
     pub fn insert(&self, recording: Arc<Recording>) {
-        self.lock().open.insert(recording.id.clone(), recording);
+        let mut inner = self.lock();
+        inner.left_alone.remove(&recording.key);
+        inner.open.insert(recording.id.clone(), recording);
     }
 
     /// A finished recording that only the store knew.
@@ -75,10 +90,41 @@ impl Registry {
         }
     }
 
+    /// The store has something under this name that nobody can read.
+    pub fn note_unreadable(&self, name: String) {
+        let mut inner = self.lock();
+        if !inner.unreadable.contains(&name) {
+            if inner.unreadable.len() == ENDED_MAX {
+                inner.unreadable.pop_front();
+            }
+            inner.unreadable.push_back(name);
+        }
+    }
+
+    /// The start left this folder of the spool alone.
+    pub fn leave_alone(&self, key: String) {
+        self.lock().left_alone.insert(key);
+    }
+
     /// Whether this process has met a recording of this id.
     pub fn knows(&self, id: &str) -> bool {
         let inner = self.lock();
-        inner.open.contains_key(id) || inner.ended.iter().any(|manifest| manifest.recording_id == id)
+        inner.open.contains_key(id) || inner.is_taken(id)
+    }
+
+    /// Whether a message of `id` would open a recording of which this process knows nothing.
+    pub fn would_open(&self, id: &str) -> bool {
+        let inner = self.lock();
+        for n in 1.. {
+            let name = nth(id, n);
+            match inner.open.get(&name) {
+                Some(recording) if recording.state() == State::Live => return false,
+                Some(_) => {}
+                None if inner.is_taken(&name) => {}
+                None => return true,
+            }
+        }
+        unreachable!("the numbers do not end")
     }
 
     /// Whether a message of `id` goes on in a recording that is here.
@@ -86,6 +132,11 @@ impl Registry {
         let inner = self.lock();
         let goes_on = |name: &str| name.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with('~'));
         inner.open.iter().any(|(name, recording)| goes_on(name) && recording.state() == State::Live)
+    }
+
+    /// Whether the bot of a recording that is here may be on its way back.
+    pub fn waits_for_bot(&self, now: Micros) -> bool {
+        self.lock().open.values().any(|recording| recording.waits_for_bot(now))
     }
 
     /// Every recording that is not ended.
@@ -116,44 +167,102 @@ impl Registry {
     }
 }
 
+/// The name of a recording that goes on from so many others.
+fn nth(id: &str, n: u32) -> String {
+    if n == 1 { id.to_owned() } else { format!("{id}~{n}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Canvas, Grid, Micros};
+    use crate::media::{Canvas, Grid};
     use crate::pipeline::encode::EncoderSettings;
-    use crate::pipeline::recording::RecordingParts;
+    use crate::pipeline::recording::{RecordingParts, SocketState};
     use crate::pipeline::state::RecordingSettings;
+
+    fn open(registry: &Registry, id: &str) -> (Arc<Recording>, bool) {
+        registry.open(id, |id, continues, key| {
+            let settings = RecordingSettings {
+                grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
+                encoder: EncoderSettings::default(),
+                canvas_max: Canvas { width: 1920, height: 1080 },
+                fill: crate::config::Fill::Black,
+                live_fill: Micros::from_secs(600),
+                settle: Micros::SECOND,
+                hold_webcam: Micros::from_secs(10),
+                hold_screenshare: Micros::from_secs(600),
+            };
+            let (tenant, spool, alone_since) = (None, "spool".into(), Micros(0));
+            Recording::new(RecordingParts { id, tenant, continues, key, spool, settings, alone_since })
+        })
+    }
 
     #[test]
     fn a_finished_recording_is_never_changed() {
         let registry = Registry::default();
-        let open = |id: &str| {
-            registry.open(id, |id, continues, key| {
-                let settings = RecordingSettings {
-                    grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
-                    encoder: EncoderSettings::default(),
-                    canvas_max: Canvas { width: 1920, height: 1080 },
-                    fill: crate::config::Fill::Black,
-                    live_fill: Micros::from_secs(600),
-                    settle: Micros::SECOND,
-                    hold_webcam: Micros::from_secs(10),
-                    hold_screenshare: Micros::from_secs(600),
-                };
-                let (tenant, spool, alone_since) = (None, "spool".into(), Micros(0));
-                Recording::new(RecordingParts { id, tenant, continues, key, spool, settings, alone_since })
-            })
-        };
-        let (first, is_new) = open("a/b");
+        let (first, is_new) = open(&registry, "a/b");
         assert!(is_new && first.continues.is_none());
-        assert!(Arc::ptr_eq(&open("a/b").0, &first));
+        assert!(Arc::ptr_eq(&open(&registry, "a/b").0, &first));
         first.set_state(State::Finishing);
-        let (second, is_new) = open("a/b");
+        let (second, is_new) = open(&registry, "a/b");
         assert!(is_new);
         assert_eq!((second.id.as_str(), second.continues.as_deref()), ("a/b~2", Some("a/b")));
         assert_eq!(second.key, format!("{}~2", first.key));
         second.set_state(State::Finished);
         registry.ended("a/b~2");
-        assert_eq!(open("a/b").0.id, "a/b~3");
+        assert_eq!(open(&registry, "a/b").0.id, "a/b~3");
         assert_eq!(registry.ended_manifest("a/b~2").unwrap().state, State::Finished);
+    }
+
+    #[test]
+    fn what_nobody_can_read_is_taken() {
+        let registry = Registry::default();
+        // By name in the store, by folder in the spool.
+        registry.note_unreadable("a/b".to_owned());
+        registry.leave_alone(keys::recording("a/b~2"));
+        assert!(registry.knows("a/b") && registry.knows("a/b~2") && !registry.knows("a/b~3"));
+        assert!(!registry.is_live("a/b"));
+        let (recording, _) = open(&registry, "a/b");
+        assert_eq!((recording.id.as_str(), recording.continues.as_deref()), ("a/b~3", Some("a/b~2")));
+    }
+
+    #[test]
+    fn whatever_would_be_opened_is_asked_for_first() {
+        let registry = Registry::default();
+        assert!(registry.would_open("r"));
+        let (first, _) = open(&registry, "r");
+        assert!(!registry.would_open("r"));
+        // It is known, and what goes on from it may be in the store since an earlier process.
+        first.set_state(State::Finishing);
+        assert!(registry.knows("r") && registry.would_open("r"));
+        registry.note_unreadable("r~2".to_owned());
+        assert!(registry.would_open("r"));
+        assert_eq!(open(&registry, "r").0.id, "r~3");
+        assert!(!registry.would_open("r"));
+    }
+
+    #[test]
+    fn a_bot_may_be_on_its_way_back_when_its_sockets_are_silent() {
+        let registry = Registry::default();
+        let secs = Micros::from_secs;
+        assert!(!registry.waits_for_bot(secs(100)), "nobody is awaited");
+        let (recording, _) = open(&registry, "r");
+        assert!(registry.waits_for_bot(secs(0)));
+        let sockets = [SocketState::new(secs(0)), SocketState::new(secs(0))].map(Arc::new);
+        sockets.iter().for_each(|socket| recording.join_socket(socket));
+        assert!(!registry.waits_for_bot(secs(4)));
+        assert!(registry.waits_for_bot(secs(5)), "both may be half open");
+        sockets[0].hears();
+        assert!(!registry.waits_for_bot(secs(60)), "a socket that is not read is not silent");
+        sockets[0].reads(false, secs(60));
+        assert!(!registry.waits_for_bot(secs(64)));
+        // The beginning of a message that does not go on.
+        sockets[0].reads(true, secs(64));
+        assert!(registry.waits_for_bot(secs(65)));
+        sockets[1].hears();
+        sockets[1].reads(false, secs(65));
+        assert!(!registry.waits_for_bot(secs(69)), "one that is well is enough");
+        recording.set_state(State::Finishing);
+        assert!(!registry.waits_for_bot(secs(100)), "it takes no media");
     }
 }

@@ -30,9 +30,17 @@ struct Found {
     tracks: Vec<PathBuf>,
 }
 
+/// The recording's key, which is the name of its folder.
+fn key_of(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Reads what is there of a recording. `None` where an operator has to look at it.
 fn look_at(folder: &Path) -> Result<Option<Found>, Box<dyn std::error::Error>> {
     let state = state::read(folder)?;
+    if state.state == State::Unknown {
+        return Err("state.json: a state that only another version of the program knows".into());
+    }
     if state.state == State::Failed {
         tracing::warn!(folder = %folder.display(), "left alone: this recording failed, and an operator has to look at it");
         return Ok(None);
@@ -71,7 +79,9 @@ impl Pipeline {
         let folders = folders.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
         // A finished recording, all of it gone but the folder, is no more. One that holds anything is not removed so.
         let folders = folders.filter(|path| std::fs::remove_dir(path).is_err());
-        let mut found: Vec<Found> = folders.filter_map(|folder| self.reported(&folder, look_at(&folder))?).collect();
+        let folders: Vec<PathBuf> = folders.collect();
+        let folders = folders.iter().inspect(|folder| self.registry.leave_alone(key_of(folder)));
+        let mut found: Vec<Found> = folders.filter_map(|folder| self.reported(folder, look_at(folder))?).collect();
         let dirs: Vec<&Path> = found.iter().flat_map(|found| &found.tracks).map(PathBuf::as_path).collect();
         let mut taken = take_up_all(&dirs).into_iter();
         let (mut recordings, mut tracks) = (0, 0);
@@ -100,7 +110,7 @@ impl Pipeline {
 
     fn take_up_recording(self: &Arc<Self>, found: Found, taken: Vec<TakenUp>) -> usize {
         let tracks = taken.len();
-        let key = found.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let key = key_of(&found.folder);
         let recording = Arc::new(self.resumed(found.state, key, &taken));
         for track in taken {
             recording.insert_lane(self.resumed_lane(&recording, track));

@@ -71,10 +71,11 @@ impl Session {
     /// A socket that has said nothing yet.
     pub fn new(pipeline: Arc<Pipeline>, tenant: Option<String>, judged: Option<Full>) -> Session {
         let patience = Patience::new(Micros::from(pipeline.config.patience));
+        let socket = Arc::new(SocketState::new(pipeline.clock.mono()));
         Session {
             pipeline,
             tenant,
-            socket: Arc::default(),
+            socket,
             recordings: HashMap::new(),
             lanes: HashMap::new(),
             patience,
@@ -84,7 +85,7 @@ impl Session {
         }
     }
 
-    /// The flag that says whether the socket holds something.
+    /// What its recordings see of the socket.
     pub fn socket(&self) -> &Arc<SocketState> {
         &self.socket
     }
@@ -146,10 +147,11 @@ impl Session {
         accepted
     }
 
-    /// The id of a recording that this process has not met and the store was not asked for.
+    /// The id of a recording that would open one that this process has not met and the store was not asked for.
     fn unknown(&self, context: &Context, looked_up: bool) -> Option<String> {
         let id = &context.recording_id;
-        let met = looked_up || self.recordings.contains_key(id) || self.pipeline.registry.knows(id);
+        let is_live = |served: &Served| served.recording.state() == State::Live;
+        let met = looked_up || self.recordings.get(id).is_some_and(is_live) || !self.pipeline.registry.would_open(id);
         (!met).then(|| id.clone())
     }
 
@@ -315,7 +317,7 @@ impl Session {
         let first = recording.origin().is_none();
         let placed = recording.read(offer, &message.participant, message.timestamp, wall, unix, first_of_socket);
         if first && recording.origin().is_some() {
-            // Ahead of its first capture, so that it is in the spool before any part (`TrackSettings::await_state`). The
+            // Ahead of its first capture, so that it is in the spool before any part (`TrackWriter::takes_pictures`). The
             // keeper writes it again when it changes, and when the queue is full now.
             self.pipeline.write_state(&recording, &recording.persistent());
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,32 @@ pub struct RecordingState {
     pub participants: Vec<Participant>,
     /// When a process first took the recording up with no socket since (unix): the grace of a crash loop ends all the same.
     pub alone_since: Option<Micros>,
+}
+
+/// Whether a recording's state, with the time of tick 0 in it, is in the spool: without it no start takes up what a lane
+/// writes.
+#[derive(Debug, Default)]
+pub struct Kept {
+    tried: AtomicBool,
+    written: AtomicBool,
+}
+
+impl Kept {
+    /// The sync thread tried; once written it stays, for a newer one takes its place whole.
+    pub fn tried(&self, written: bool) {
+        self.written.fetch_or(written, SeqCst);
+        self.tried.store(true, SeqCst);
+    }
+
+    /// Whether the sync thread has tried at all: what has to wait for it waits no longer.
+    pub fn is_tried(&self) -> bool {
+        self.tried.load(SeqCst)
+    }
+
+    /// Whether it is there.
+    pub fn is_written(&self) -> bool {
+        self.written.load(SeqCst)
+    }
 }
 
 /// Why a folder of the spool was left alone.

@@ -114,6 +114,11 @@ impl TrackWriter {
         self.timeline.mark(at, mark);
     }
 
+    /// Whether pictures may be taken: not before it is known whether the disk took the recording's state.
+    pub fn takes_pictures(&self) -> bool {
+        self.settings.kept.is_tried()
+    }
+
     /// Whether a moved clock may change anything.
     pub fn wants_clock(&self) -> bool {
         self.timeline.wants_clock()
@@ -261,7 +266,7 @@ impl TrackWriter {
         if self.epoch.is_none() {
             let head = self.head.as_ref().expect("written when the encoder was opened");
             let line = EpochLine { first_tick: tick, holes: self.holes.clone(), ..head.clone() };
-            self.settings.await_state();
+            self.settings.needs_state()?;
             let epoch = EpochWriter::create(&self.settings.spool, line, &self.init)?;
             let manifest = EpochManifest {
                 epoch: epoch.name().to_owned(),

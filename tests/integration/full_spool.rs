@@ -102,7 +102,7 @@ async fn forty_tracks_are_taken_up_with_their_books() {
     }
     // One that nobody can take up is left alone, and keeps no other from it.
     std::fs::create_dir(folders.spool().join("broken")).unwrap();
-    std::fs::write(folders.spool().join("broken/events.jsonl"), "{}\n").unwrap();
+    std::fs::write(folders.spool().join("broken").join(STATE), "{}\n").unwrap();
 
     let server = Server::start_in(&folders, &[], &[]).await;
     let told = server.log_line("took up unfinished recordings").expect("told");

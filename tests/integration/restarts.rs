@@ -10,7 +10,7 @@ use tilecast::pipeline::store::journal::{PartLine, Run, RunKind};
 use tilecast::pipeline::store::manifest::{Gap, State};
 use tilecast::pipeline::store::spool::JOURNAL;
 
-use crate::bot::{Bot, Camera, at};
+use crate::bot::{Bot, Camera, End, at};
 use crate::harness::{Folders, PATIENCE, Server, until};
 use crate::playback::{check_finished, track};
 
@@ -228,6 +228,143 @@ async fn gaps_keep_their_reasons_through_two_deaths() {
     assert!(reasons.iter().all(|reason| matches!(reason, CameraOff | ServerDown)), "{:?}", other.gaps);
     assert_eq!((other.gaps[0].from_tick, other.gaps.last().unwrap().to_tick), (10, 230), "{:?}", other.gaps);
     assert!(other.gaps.windows(2).all(|pair| pair[0].to_tick == pair[1].from_tick), "{:?}", other.gaps);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meeting_with_all_cameras_off_goes_on_after_a_restart() {
+    for ends_well in [true, false] {
+        const RECORDING: &str = "cameras-off";
+        let folders = Folders::new();
+        let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+        let mut bot = Bot::connect(&server.ws()).await;
+        for (who, action) in [(100, "join"), (101, "join"), (101, "leave")] {
+            bot.send_event(RECORDING, who, action, 0.5).await;
+        }
+        bot.taken().await;
+        let events = folders.spool().join(RECORDING).join("events.jsonl");
+        until("the events are in the spool", async || {
+            std::fs::read_to_string(&events).ok().filter(|text| text.lines().count() == 3)
+        })
+        .await;
+        if ends_well {
+            assert_eq!(server.terminate().await.code(), Some(0));
+        } else {
+            server.kill().await;
+        }
+        let server = Server::start_in(&folders, &FLAGS, &[]).await;
+        assert!(server.log_line("left alone").is_none());
+        assert_eq!(server.metrics().await.get("tilecast_spool_failed_total"), 0.0);
+        assert_eq!(server.manifest(RECORDING).await.state, State::Live);
+        let mut bot = Bot::connect(&server.ws()).await;
+        send(&mut bot, RECORDING, &[Camera::new(1, Kind::Webcam)], 10..18).await;
+        let manifest = server.finish(RECORDING).await;
+        let shown = check_finished(&folders, &manifest);
+        let numbers: Vec<_> = shown["100-webcam"].iter().map(|shown| shown.number()).collect();
+        assert_eq!(numbers, (0..18).map(|n| (n >= 10).then_some(n)).collect::<Vec<_>>());
+        let manifests = crate::harness::files(&folders.store());
+        assert_eq!(manifests.keys().filter(|name| name.ends_with("recording.json")).count(), 1);
+        let text = std::fs::read_to_string(folders.recording(RECORDING).join("events.jsonl")).unwrap();
+        assert_eq!(text.matches("\"join\"").count(), 2, "{text}");
+        assert!(!folders.spool().join(RECORDING).exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finished_recording_whose_manifest_nobody_can_read_is_never_changed() {
+    let folders = Folders::new();
+    let camera = [Camera::new(1, Kind::Webcam)];
+    let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let damages = ["word", "torn", "other"];
+    for id in damages {
+        let mut bot = Bot::connect(&server.ws()).await;
+        send(&mut bot, id, &camera, 0..8).await;
+        server.finish(id).await;
+    }
+    assert_eq!(server.terminate().await.code(), Some(0));
+    for id in damages {
+        let path = folders.recording(id).join("recording.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let damaged = match id {
+            "word" => text.replace("\"finished\"", "\"archived\""),
+            "torn" => text[..text.len() / 2].to_owned(),
+            _ => text.replace("\"other\"", "\"another\""),
+        };
+        assert_ne!(damaged, text);
+        std::fs::write(&path, damaged).unwrap();
+    }
+    let server = Server::start_in(&folders, &FLAGS, &[]).await;
+    for id in damages {
+        let before = bytes_of(&folders.recording(id));
+        let mut bot = Bot::connect(&server.ws()).await;
+        send(&mut bot, id, &camera, 0..6).await;
+        let manifest = server.finish(&format!("{id}~2")).await;
+        assert_eq!((manifest.continues.as_deref(), manifest.tracks[0].ledger.encoded), (Some(id), 6));
+        check_finished(&folders, &manifest);
+        assert!(bytes_of(&folders.recording(id)) == before, "{id}: it was changed");
+    }
+}
+
+/// Nobody knows then whether there is something to be overwritten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_does_not_say_what_it_has_is_asked_again_later() {
+    const RECORDING: &str = "unsaid";
+    let server = Server::start(&FLAGS).await;
+    let camera = Camera::new(1, Kind::Webcam);
+    // A manifest that cannot be read as a file.
+    let manifest = server.folders.recording(RECORDING).join("recording.json");
+    std::fs::create_dir_all(manifest.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(&manifest, &manifest).unwrap();
+    let mut bot = Bot::connect(&server.ws()).await;
+    bot.send_tick(RECORDING, 100, &camera, 0).await;
+    let reason = "the store does not say whether this recording is there; dial again".to_owned();
+    assert_eq!(bot.ended().await, End::Close(1013, reason));
+    let counted = server.metrics().await.get("tilecast_sockets_refused_total{reason=\"store\"}");
+    assert_eq!(counted, 1.0);
+    assert!(!server.folders.spool().join(RECORDING).exists(), "nothing was opened");
+    // It says again what it has: nothing.
+    std::fs::remove_file(&manifest).unwrap();
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &[camera], 0..6).await;
+    let manifest = server.finish(RECORDING).await;
+    assert_eq!(manifest.tracks[0].ledger.encoded, 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_start_left_alone_in_the_spool_is_never_changed() {
+    let folders = Folders::new();
+    let camera = [Camera::new(1, Kind::Webcam)];
+    let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let damages = ["newer", "torn", "failed"];
+    let mut bot = Bot::connect(&server.ws()).await;
+    for id in damages {
+        send(&mut bot, id, &camera, 0..7).await;
+    }
+    assert_eq!(server.terminate().await.code(), Some(0));
+    for id in damages {
+        let path = folders.spool().join(id).join("state.json");
+        let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        match id {
+            "newer" => state["spool"] = 99.into(),
+            "failed" => state["state"] = "failed".into(),
+            _ => state = serde_json::Value::Null,
+        }
+        std::fs::write(&path, state.to_string()).unwrap();
+        // As if the store had lost it: the folder in the spool alone says that the name is taken.
+        std::fs::remove_dir_all(folders.recording(id)).unwrap();
+    }
+    let server = Server::start_in(&folders, &FLAGS, &[]).await;
+    assert_eq!(server.metrics().await.get("tilecast_spool_failed_total"), 2.0, "one was given up by an operator");
+    let mut bot = Bot::connect(&server.ws()).await;
+    for id in damages {
+        let before = bytes_of(&folders.spool().join(id));
+        send(&mut bot, id, &camera, 7..12).await;
+        let manifest = server.finish(&format!("{id}~2")).await;
+        assert_eq!((manifest.continues.as_deref(), manifest.tracks[0].ledger.encoded), (Some(id), 5));
+        assert!(bytes_of(&folders.spool().join(id)) == before, "{id}: it was changed");
+        assert!(!folders.recording(id).exists(), "{id}");
+    }
+    let told = server.log().iter().filter(|line| line.contains("\"continues\":\"newer\"")).count();
+    assert_eq!(told, 1);
 }
 
 /// Every file below a folder, with its bytes.

@@ -14,7 +14,9 @@ use crate::config::Config;
 use crate::media::{GapReason, Tick};
 use crate::pipeline::Threads;
 use crate::pipeline::delivery::deliver;
+use crate::pipeline::lane::Order;
 use crate::pipeline::session::{Accepted, Session};
+use crate::pipeline::state;
 use crate::pipeline::store::manifest::Manifest;
 use crate::pipeline::store::space::Op;
 use crate::pipeline::verify::{Options, verify_recording};
@@ -24,7 +26,7 @@ const ID: &str = "meeting";
 const ROUND: Tick = 12;
 
 struct Bench {
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     pipeline: Arc<Pipeline>,
     session: Session,
     _threads: Threads,
@@ -32,7 +34,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let dir = tempfile::tempdir().unwrap();
+        Bench::start_in(Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn start_in(dir: Arc<tempfile::TempDir>) -> Bench {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let (store, spool) = (path("store"), path("spool"));
         let args = ["serve", "--store", &store, "--spool", &spool, "--segment", "2s", "--preset", "ultrafast"];
@@ -225,4 +230,35 @@ async fn a_track_that_never_found_room_is_all_gap() {
         assert_eq!((lost(&manifest), manifest.tracks[0].ledger.encoded), (ROUND as u64, 0), "{op:?}");
         assert!(has_gap(&manifest) && manifest.tracks[0].epochs.is_empty(), "{op:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_takes_nothing_keeps_no_recording_from_ending() {
+    let mut bench = Bench::new();
+    // A file where the recording's folder would be.
+    std::fs::write(bench.recording(), "in the way").unwrap();
+    bench.send(0).await;
+    let recording = bench.pipeline.registry.get(ID).unwrap();
+    until(|| recording.now(false).last_error.is_some()).await;
+    assert!(recording.ask_to_finish());
+    let lanes = recording.lanes();
+    let ended = || lanes[0].view(|view| matches!(view.done, Some(Order::Finish(_))) && view.syncing == 0);
+    until(ended).await;
+    let spooled = || state::read(&recording.spool).unwrap().state;
+    assert_eq!((recording.state(), spooled()), (State::Finishing, State::Finishing));
+
+    // What comes now goes on from it.
+    assert!(matches!(bench.session.accept(&Bytes::from(message(ROUND)), true), Accepted::Offers(_)));
+    assert_eq!(bench.pipeline.registry.get("meeting~2").unwrap().continues.as_deref(), Some(ID));
+    assert_eq!(lanes[0].view(|view| view.ledger.received), ROUND as u64);
+
+    // The process stops, and the next one has not forgotten.
+    assert!(!bench.pipeline.suspend(Duration::from_millis(300)).await, "the store still takes nothing");
+    assert_eq!(spooled(), State::Finishing);
+    std::fs::remove_file(bench.recording()).unwrap();
+    let next = Bench::start_in(Arc::clone(&bench.dir));
+    until(|| next.pipeline.registry.ended_manifest(ID).is_some()).await;
+    let manifest = next.pipeline.registry.ended_manifest(ID).unwrap();
+    assert_eq!((manifest.state, manifest.tracks[0].ledger.encoded), (State::Finished, ROUND as u64));
+    assert!(manifest.tracks[0].gaps.is_empty(), "{:?}", manifest.tracks[0].gaps);
 }

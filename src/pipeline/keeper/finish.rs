@@ -1,16 +1,66 @@
-//! The end of a track: its MP4 and lists, made and put into the store.
+//! The end of a recording: no more media, which no store can keep from happening; then the MP4 and lists of each track,
+//! made and put into the store.
 
 use std::sync::Arc;
 
 use crate::config::Output;
 use crate::media::Tick;
+use crate::pipeline::Pipeline;
 use crate::pipeline::assembly::{self, AssembleJob};
-use crate::pipeline::lane::Lane;
+use crate::pipeline::lane::{Lane, Order};
+use crate::pipeline::recording::Recording;
 use crate::pipeline::store::manifest::Mp4Manifest;
 use crate::pipeline::store::spool::SEGMENTS;
 
 use super::Keeper;
 use super::published::{RETRY_FIRST, RETRY_LAST, Source, put};
+
+/// Goes on with `turn`, for as long as the store takes. Where the recording is to be finished meanwhile, its media end
+/// beside it: then this gives the tick after the last one.
+pub(super) async fn beside(
+    turn: impl Future<Output = ()>,
+    pipeline: &Pipeline,
+    recording: &Arc<Recording>,
+) -> Option<Tick> {
+    let mut turn = std::pin::pin!(turn);
+    tokio::select! {
+        () = &mut turn => None,
+        () = recording.to_finish() => {
+            let ((), end) = tokio::join!(turn, end_media(pipeline, recording));
+            Some(end)
+        }
+    }
+}
+
+/// Ends the media of a recording that is to be finished, and keeps in the spool that it is. Asks nothing of the store. Gives
+/// the tick after the last one.
+pub(super) async fn end_media(pipeline: &Pipeline, recording: &Arc<Recording>) -> Tick {
+    keep_state(pipeline, recording).await;
+    recording.end_limbo();
+    let lanes = order(recording, Order::Flush).await;
+    let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
+    order(recording, Order::Finish(end)).await;
+    end
+}
+
+/// Keeps what a later process must know, and returns when the disk has been asked to take it.
+pub(super) async fn keep_state(pipeline: &Pipeline, recording: &Arc<Recording>) {
+    while !pipeline.write_state(recording, &recording.persistent()) {
+        pipeline.sync_barrier().await;
+    }
+    pipeline.sync_barrier().await;
+}
+
+/// Orders all lanes, waits until each has carried it out and its segments are durable.
+pub(super) async fn order(recording: &Recording, order: Order) -> Vec<Arc<Lane>> {
+    let lanes = recording.lanes();
+    lanes.iter().for_each(|lane| lane.order(order));
+    let done = |lane: &Arc<Lane>| lane.view(|view| view.done == Some(order) && view.syncing == 0);
+    while !lanes.iter().all(done) {
+        recording.changed.notified().await;
+    }
+    lanes
+}
 
 impl Keeper {
     /// Whether all that was asked for of the track is in the store.

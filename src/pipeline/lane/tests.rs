@@ -9,7 +9,7 @@ use crate::ledger::Ledger;
 use crate::media::{Grid, Picture, Tick};
 use crate::pipeline::budget::{Budget, LaneMemory};
 use crate::pipeline::encode::EncoderSettings;
-use crate::pipeline::state::{RecordingSettings, STATE};
+use crate::pipeline::state::{Kept, RecordingSettings};
 use crate::pipeline::store::manifest::Gap;
 use crate::pipeline::store::space::Space;
 use crate::pipeline::store::spool::TrackSpool;
@@ -24,14 +24,20 @@ struct Bench {
     budget: Budget,
     dir: tempfile::TempDir,
     space: Arc<Space>,
+    kept: Arc<Kept>,
 }
 
 impl Bench {
     fn new() -> Bench {
+        let bench = Bench::without_state();
+        // As a socket has it written with the first capture.
+        bench.kept.tried(true);
+        bench
+    }
+
+    fn without_state() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let space = Arc::new(Space::new(dir.path().to_owned(), None));
-        // As a socket has it written with the first capture.
-        std::fs::write(dir.path().join(STATE), "{}").unwrap();
         let (sync, jobs) = bounded(64);
         let recording = RecordingSettings {
             grid: GRID,
@@ -43,8 +49,10 @@ impl Bench {
             hold_webcam: Micros::from_secs(10),
             hold_screenshare: Micros::from_secs(600),
         };
+        let kept = Arc::new(Kept::default());
         let settings = TrackSettings {
             load: Arc::default(),
+            kept: Arc::clone(&kept),
             rules: recording.rules(Kind::Webcam),
             recording,
             spool: TrackSpool {
@@ -73,7 +81,7 @@ impl Bench {
             metrics,
             changed: Arc::default(),
         });
-        Bench { lane, jobs, budget: Budget::new(1 << 30), dir, space }
+        Bench { lane, jobs, budget: Budget::new(1 << 30), dir, space, kept }
     }
 
     /// A picture taken at that tick arrives and is placed.
@@ -83,6 +91,12 @@ impl Bench {
 
     /// A picture of that size, taken at that tick, arrives.
     async fn sized(&self, tick: Tick, width: u32, height: u32) {
+        self.arrives(tick, width, height).await;
+        assert_eq!(self.lane.encode_one(), Worked::One);
+    }
+
+    /// It waits for an encoder worker.
+    async fn arrives(&self, tick: Tick, width: u32, height: u32) {
         let at = GRID.time_of(tick);
         let capture = Capture {
             read_at: Micros(0),
@@ -98,7 +112,6 @@ impl Bench {
         self.lane.pending.fetch_add(1, SeqCst);
         let charge = self.budget.charge(1).await;
         assert!(self.lane.pictures.offer(Arrived { capture, decoded, charge }).is_ok());
-        assert_eq!(self.lane.encode_one(), Worked::One);
     }
 
     fn obey(&self, order: Order) {
@@ -255,4 +268,35 @@ async fn a_track_that_starts_after_three_hours_writes_what_one_writes_that_start
     for (at_once, late) in written[0].iter().zip(&written[1]) {
         assert!(late.abs_diff(*at_once) < 200, "{written:?}");
     }
+}
+
+#[tokio::test]
+async fn pictures_wait_for_the_state_and_no_worker_waits_with_them() {
+    let bench = Bench::without_state();
+    bench.arrives(0, 64, 64).await;
+    assert_eq!(bench.lane.encode_one(), Worked::Nothing);
+    assert_eq!((bench.lane.pending(), bench.ledger().received), (1, 0));
+    // The sync thread's answer calls the lane.
+    assert!(bench.lane.lists.encode.is_empty());
+    bench.kept.tried(true);
+    bench.lane.state_tried();
+    assert_eq!(bench.lane.lists.encode.len(), 1);
+    assert_eq!(bench.lane.encode_one(), Worked::One);
+    bench.obey(Order::Finish(2));
+    assert_eq!(bench.ledger().encoded, 1);
+}
+
+#[tokio::test]
+async fn no_part_is_written_before_the_state_is_there() {
+    let bench = Bench::without_state();
+    // The disk did not take it at the first try.
+    bench.kept.tried(false);
+    for tick in [0, 1] {
+        bench.picture(tick).await;
+    }
+    assert_eq!((bench.ledger().discarded["spool_full"], bench.dir.path().join("track").exists()), (2, false));
+    bench.kept.tried(true);
+    bench.picture(2).await;
+    bench.obey(Order::Finish(3));
+    assert_eq!((bench.ledger().received, bench.ledger().encoded), (3, 1));
 }

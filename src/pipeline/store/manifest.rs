@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::Fill;
 use crate::ledger::Ledger;
@@ -30,6 +30,9 @@ pub enum State {
     Failed,
     /// Removed.
     Deleted,
+    /// A word of another version of the program: whoever wrote it, nothing is written to the recording here.
+    #[serde(other)]
+    Unknown,
 }
 
 impl State {
@@ -42,6 +45,7 @@ impl State {
             State::Finished => "finished",
             State::Failed => "failed",
             State::Deleted => "deleted",
+            State::Unknown => "unknown",
         }
     }
 }
@@ -76,8 +80,15 @@ pub struct Manifest {
     /// What gaps show.
     #[serde(default)]
     pub fill: Fill,
-    /// One entry per participant and kind.
+    /// One entry per participant and kind; those of kinds that this program does not know are left out.
+    #[serde(deserialize_with = "of_known_kinds")]
     pub tracks: Vec<TrackManifest>,
+}
+
+fn of_known_kinds<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TrackManifest>, D::Error> {
+    let mut tracks: Vec<serde_json::Value> = Vec::deserialize(from)?;
+    tracks.retain(|track| track["kind"].as_str().is_none_or(|kind| Kind::ALL.iter().any(|known| known.name() == kind)));
+    tracks.into_iter().map(|track| serde_json::from_value(track).map_err(serde::de::Error::custom)).collect()
 }
 
 /// One track.
@@ -159,4 +170,34 @@ pub struct Mp4Manifest {
     pub bytes: u64,
     /// SHA-256 of the file, hex.
     pub sha256: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn track(kind: &str) -> serde_json::Value {
+        serde_json::json!({
+            "track": format!("1-{kind}"), "participant": { "id": "1" }, "kind": kind, "epochs": [], "mp4": [],
+            "gaps": [{ "from_tick": 0, "to_tick": 2, "reason": "eclipse" }],
+            "ledger": { "received": 0, "encoded": 0, "held": 0, "filled": 2, "discarded": {} },
+        })
+    }
+
+    #[test]
+    fn words_of_a_newer_version_are_read() {
+        let mut manifest = serde_json::json!({
+            "schema": 1, "recording_id": "r", "state": "archived", "fps": 2, "segment_ticks": 12,
+            "tracks": [track("webcam"), track("hologram")], "colour": "blue",
+        });
+        let read: Manifest = serde_json::from_value(manifest.clone()).unwrap();
+        assert_eq!((read.state, read.tracks.len()), (State::Unknown, 1));
+        assert_eq!(read.tracks[0].gaps[0].reason, GapReason::Unknown);
+        // What is no word at all is not one of a newer version.
+        manifest["state"] = serde_json::json!(7);
+        assert!(serde_json::from_value::<Manifest>(manifest.clone()).is_err());
+        manifest["state"] = serde_json::json!("live");
+        manifest["tracks"][1]["kind"] = serde_json::json!(7);
+        assert!(serde_json::from_value::<Manifest>(manifest).is_err());
+    }
 }

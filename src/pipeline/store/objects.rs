@@ -16,6 +16,14 @@ const PIECE: usize = 8 << 20;
 /// Written and removed when a folder is opened.
 const PROBE: &str = ".probe";
 
+/// Who says in an error that an object is too large: no store does.
+const TOO_LARGE: &str = "tilecast";
+
+/// Whether [`Objects::get`] found the object, and did not read it for its size.
+pub fn is_too_large(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { store: TOO_LARGE, .. })
+}
+
 /// Why an object is not in the store. Always worth another try.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
@@ -90,7 +98,7 @@ impl Objects {
         };
         if object.meta.size > bytes_max {
             let source = format!("{} bytes are more than {bytes_max}", object.meta.size).into();
-            return Err(object_store::Error::Generic { store: "tilecast", source });
+            return Err(object_store::Error::Generic { store: TOO_LARGE, source });
         }
         Ok(Some(object.bytes().await?.to_vec()))
     }

@@ -17,6 +17,9 @@ use crate::metrics::{Metrics, Stage};
 use super::space::{Op, Space};
 use super::spool::{Closed, WhenClosed, append_to};
 
+/// Told of each try to write a file whole: whether it is there.
+pub type WhenTried = Arc<dyn Fn(bool) + Send + Sync>;
+
 /// Jobs that wait for the sync thread; when it is full the sender waits.
 pub const SYNC_JOBS_MAX: usize = 1024;
 /// How often what is late is tried again.
@@ -52,6 +55,8 @@ pub enum SyncJob {
         path: PathBuf,
         /// All of it.
         bytes: Vec<u8>,
+        /// Told of each try.
+        tried: Option<WhenTried>,
     },
     /// What is late of this folder is not written any more: the folder is removed.
     Forget(PathBuf),
@@ -81,7 +86,7 @@ pub fn run(jobs: &Receiver<SyncJob>, clock: &dyn Clock, metrics: &Metrics, space
 /// What of a file could not be written yet.
 enum Late {
     Lines(String),
-    Whole(Vec<u8>),
+    Whole(Vec<u8>, Option<WhenTried>),
 }
 
 /// Works jobs off, and keeps what the disk did not take until it does.
@@ -111,7 +116,7 @@ impl Syncer {
                     segments.push((renamed, growing, closed, done));
                 }
                 SyncJob::Lines { path, text } => self.append_lines(path, text),
-                SyncJob::Whole { path, bytes } => self.write_whole(path, bytes),
+                SyncJob::Whole { path, bytes, tried } => self.write_whole(path, bytes, tried),
                 SyncJob::Forget(folder) => self.late.retain(|path, _| !path.starts_with(&folder)),
                 SyncJob::Barrier(done) => barriers.push(done),
             }
@@ -145,7 +150,7 @@ impl Syncer {
         for (path, late) in std::mem::take(&mut self.late) {
             match late {
                 Late::Lines(text) => self.append_lines(path, text),
-                Late::Whole(bytes) => self.write_whole(path, bytes),
+                Late::Whole(bytes, tried) => self.write_whole(path, bytes, tried),
             }
         }
     }
@@ -169,16 +174,20 @@ impl Syncer {
         }
     }
 
-    fn write_whole(&mut self, path: PathBuf, bytes: Vec<u8>) {
+    fn write_whole(&mut self, path: PathBuf, bytes: Vec<u8>, tried: Option<WhenTried>) {
         self.late.remove(&path);
         let before = fs::metadata(&path).map_or(0, |meta| meta.len());
         let written =
             make_folder(&path).and_then(|()| self.space.run(Op::Whole, || super::spool::write_whole(&path, &bytes)));
-        match self.space.noted(written) {
+        let written = self.space.noted(written);
+        if let Some(tried) = &tried {
+            tried(written.is_ok());
+        }
+        match written {
             Ok(()) => self.space.resized(before, bytes.len() as u64),
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "cannot write yet");
-                self.late.insert(path, Late::Whole(bytes));
+                self.late.insert(path, Late::Whole(bytes, tried));
             }
         }
     }
@@ -200,7 +209,7 @@ mod tests {
         let mut syncer = Syncer::new(Arc::clone(&space));
         let (events, state) = (dir.path().join("r/events.jsonl"), dir.path().join("r/state.json"));
         let lines = |text: &str| SyncJob::Lines { path: events.clone(), text: text.to_owned() };
-        let whole = |text: &str| SyncJob::Whole { path: state.clone(), bytes: text.as_bytes().to_vec() };
+        let whole = |text: &str| SyncJob::Whole { path: state.clone(), bytes: text.as_bytes().to_vec(), tried: None };
         syncer.work_off(vec![lines("one\n"), whole("first")]);
         space.fail(Op::Lines, io::ErrorKind::StorageFull, 0, 2);
         space.fail(Op::Whole, io::ErrorKind::StorageFull, 0, 1);

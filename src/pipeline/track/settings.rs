@@ -1,11 +1,11 @@
 //! What is fixed for a track before its first picture.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::pipeline::admission::Load;
-use crate::pipeline::state::{RecordingSettings, STATE};
+use crate::pipeline::state::{Kept, RecordingSettings};
 use crate::pipeline::store::spool::TrackSpool;
-use crate::pipeline::store::sync::SyncJob;
 use crate::pipeline::timeline::Rules;
 
 /// What is fixed for a track.
@@ -17,19 +17,21 @@ pub struct TrackSettings {
     pub rules: Rules,
     /// Where the track is written.
     pub spool: TrackSpool,
+    /// Whether the recording's state is in the spool.
+    pub kept: Arc<Kept>,
     /// What overload asks of its encoder.
     pub load: Arc<Load>,
 }
 
 impl TrackSettings {
-    /// Returns when the recording's state is in the spool, without which no start takes up what is written here. The
-    /// sync thread got it before any lane got a capture.
-    pub(super) fn await_state(&self) {
-        if self.spool.dir.parent().is_none_or(|recording| recording.join(STATE).exists()) {
-            return;
+    /// Whether the recording's state is in the spool, without which no start takes up what is written here.
+    ///
+    /// # Errors
+    /// Where the disk did not take it, as of a full disk: what is not written is booked so.
+    pub(super) fn needs_state(&self) -> io::Result<()> {
+        match self.kept.is_written() {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::StorageFull, "the recording's state is not in the spool")),
         }
-        let (done, hears) = tokio::sync::oneshot::channel();
-        // Without an answer the thread has ended, and nothing is written any more.
-        let _ = self.spool.sync.send(SyncJob::Barrier(done)).map(|()| hears.blocking_recv());
     }
 }

@@ -142,6 +142,7 @@ fn rebuild(folder: &Path, done: &mut Vec<String>, progress: &mut dyn FnMut(&str)
                 "a server may be writing it: finish it first, or start its server, which takes it up".to_owned()
             );
         }
+        State::Unknown => return Err(format!("{MANIFEST}: a state that only another version of the program knows")),
         State::Deleted => return Err("deleted: there is nothing to repair".to_owned()),
         _ => {}
     }
