@@ -36,7 +36,11 @@ pub enum Op {
     List,
     /// A segment, to the disk itself.
     SyncSegment,
-    /// An epoch's folder, to the disk itself.
+    /// A segment's name.
+    Name,
+    /// What tells of an epoch's segments, to the disk itself.
+    SyncJournal,
+    /// A folder, to the disk itself.
     SyncFolder,
     /// Event lines.
     Lines,
@@ -84,6 +88,9 @@ pub struct Space {
     state: Mutex<State>,
     #[cfg(test)]
     faults: Mutex<Vec<Fault>>,
+    /// What was asked for, in order.
+    #[cfg(test)]
+    asked: Mutex<Vec<Op>>,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +126,14 @@ impl Space {
             state: Mutex::default(),
             #[cfg(test)]
             faults: Mutex::default(),
+            #[cfg(test)]
+            asked: Mutex::default(),
         }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// What lies there already: to be asked before anything is written.
@@ -248,7 +262,13 @@ impl Space {
             (state.told_full, state.again) = (true, now + state.wait);
             return Some(Change::Full(cause));
         }
-        if now < again || !self.has_room() {
+        if now < again {
+            return None;
+        }
+        if !self.has_room() {
+            // The look may have walked the whole spool.
+            let mut state = self.lock();
+            state.again = now + state.wait;
             return None;
         }
         let mut state = self.lock();
@@ -284,6 +304,7 @@ impl Space {
 
     #[cfg(test)]
     fn fault(&self, op: Op) -> io::Result<()> {
+        self.asked.lock().unwrap().push(op);
         let mut faults = self.faults.lock().unwrap();
         let Some(fault) = faults.iter_mut().find(|fault| fault.op == op && fault.times > 0) else { return Ok(()) };
         if fault.after > 0 {
@@ -298,6 +319,12 @@ impl Space {
     #[cfg(test)]
     pub(crate) fn fail(&self, op: Op, kind: ErrorKind, after: usize, times: usize) {
         self.faults.lock().unwrap().push(Fault { op, kind, after, times });
+    }
+
+    /// What was asked for since the last time, in order.
+    #[cfg(test)]
+    pub(crate) fn take_asked(&self) -> Vec<Op> {
+        std::mem::take(&mut self.asked.lock().unwrap())
     }
 
     /// Whether every failure that was asked for has come.
