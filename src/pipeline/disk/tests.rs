@@ -187,7 +187,7 @@ async fn small_files_that_find_no_room_are_written_later_and_cost_no_picture() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_that_cannot_be_synced_is_abandoned_and_said_so() {
-    let cases = [Op::SyncSegment, Op::SyncFolder];
+    let cases = [Op::SyncSegment, Op::SyncJournal, Op::Name, Op::SyncFolder];
     let done = cases.map(|op| async move { (op, fail_at(op, ErrorKind::Other, 0).await) });
     for (op, (manifest, events)) in futures::future::join_all(done).await {
         let told: Vec<BTreeMap<String, serde_json::Value>> =
@@ -224,5 +224,25 @@ async fn a_track_that_never_found_room_is_all_gap() {
         let manifest = bench.finish().await;
         assert_eq!((lost(&manifest), manifest.tracks[0].ledger.encoded), (ROUND as u64, 0), "{op:?}");
         assert!(has_gap(&manifest) && manifest.tracks[0].epochs.is_empty(), "{op:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_gone_from_the_spool_fails_the_recording_and_hangs_nothing() {
+    for gone in ["journal.jsonl", "000000.m4s"] {
+        let mut bench = Bench::new();
+        bench.send(0).await;
+        until(|| bench.playlist().matches(".m4s").count() >= 3).await;
+        let track = bench.dir.path().join("spool").join(ID).join("100-webcam");
+        let epoch = std::fs::read_dir(&track).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+        std::fs::remove_file(epoch.unwrap().join(gone)).unwrap();
+        bench.session.end();
+        let recording = bench.pipeline.registry.get(ID).unwrap();
+        assert!(recording.ask_to_finish());
+        until(|| recording.state() == State::Failed).await;
+        let kept = std::fs::read_dir(&track).unwrap().count();
+        assert!(kept > 0, "{gone}: the spool is kept");
+        let events = bench.events();
+        assert!(events.contains("spool_file_lost") || events.contains("assembly_failed"), "{gone}: {events}");
     }
 }

@@ -3,6 +3,7 @@
 //! Every write to the spool passes here, so that a disk that is full is known the moment one write says so, and tests
 //! can make any of them fail. Not here: what becomes of what cannot be written.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -84,6 +85,8 @@ pub struct Space {
     root: PathBuf,
     quota: Option<u64>,
     used: AtomicI64,
+    /// What was found at the start and is not counted yet.
+    uncounted: Mutex<BTreeSet<PathBuf>>,
     full: AtomicBool,
     state: Mutex<State>,
     #[cfg(test)]
@@ -122,6 +125,7 @@ impl Space {
             root,
             quota,
             used: AtomicI64::new(0),
+            uncounted: Mutex::default(),
             full: AtomicBool::new(false),
             state: Mutex::default(),
             #[cfg(test)]
@@ -138,12 +142,24 @@ impl Space {
 
     /// What lies there already: to be asked before anything is written.
     pub fn found(&self) -> Vec<PathBuf> {
-        fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+        let found: Vec<_> =
+            fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        self.uncounted.lock().unwrap_or_else(PoisonError::into_inner).extend(found.iter().cloned());
+        found
     }
 
-    /// Counts what was found; meanwhile others may be written.
+    /// Counts what was found; meanwhile others may be written, and what was found may be removed.
     pub fn count(&self, found: &[PathBuf]) {
-        found.iter().for_each(|path| self.wrote(bytes_below(path)));
+        found.iter().for_each(|path| self.count_once(path));
+    }
+
+    /// Counts what was found, unless it is counted already.
+    fn count_once(&self, found: &Path) {
+        // Held until it is counted: nobody removes half of it before.
+        let mut uncounted = self.uncounted.lock().unwrap_or_else(PoisonError::into_inner);
+        if uncounted.remove(found) {
+            self.wrote(bytes_below(found));
+        }
     }
 
     /// Bytes of the spool's files.
@@ -197,6 +213,10 @@ impl Space {
     /// # Errors
     /// Of the file system; what is gone by then is no longer counted.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
+        // What was never counted cannot be taken off.
+        if let Some(first) = path.strip_prefix(&self.root).ok().and_then(|below| below.components().next()) {
+            self.count_once(&self.root.join(first));
+        }
         let before = bytes_below(path);
         let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         self.resized(before, if removed.is_ok() { 0 } else { bytes_below(path) });
@@ -387,6 +407,37 @@ mod tests {
         space.admit(4 * MB).unwrap();
         space.remove(&dir.path().join("folder")).unwrap();
         assert_eq!(space.used(), 0);
+    }
+
+    #[test]
+    fn what_is_removed_before_it_was_counted_leaves_the_count_right() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("file"), b"1234").unwrap();
+            fs::write(dir.path().join(name).join("other"), b"123").unwrap();
+        }
+        let space = Space::new(dir.path().to_owned(), None);
+        let found = space.found();
+        space.remove(&dir.path().join("one")).unwrap();
+        space.remove(&dir.path().join("two/file")).unwrap();
+        space.count(&found);
+        assert_eq!(space.used(), 3);
+    }
+
+    #[test]
+    fn a_full_spool_is_walked_once_a_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::new(dir.path().to_owned(), Some(80 * MB));
+        File::create(dir.path().join("file")).unwrap().set_len(70 * MB).unwrap();
+        space.count(&space.found());
+        space.admit(1).unwrap_err();
+        assert!(matches!(space.look(Micros(0)), Some(Change::Full(_))));
+        assert_eq!(space.look(Micros::from_secs(1)), None);
+        // Looked at a moment ago: what has changed since is seen at the next look.
+        fs::remove_file(dir.path().join("file")).unwrap();
+        assert_eq!(space.look(Micros(1_500_000)), None);
+        assert_eq!(space.look(Micros::from_secs(2)), Some(Change::Room));
     }
 
     #[test]
