@@ -247,6 +247,16 @@ pub struct ParameterSets {
     pub pps: Vec<u8>,
 }
 
+impl ParameterSets {
+    /// The name of the codec for playlists and players (RFC 6381), `avc1.640015`.
+    pub fn codecs(&self) -> String {
+        match self.sps.get(1..4) {
+            Some([profile, constraints, level]) => format!("avc1.{profile:02X}{constraints:02X}{level:02X}"),
+            _ => "avc1".to_owned(),
+        }
+    }
+}
+
 /// Why a tick range of a track has no pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -86,10 +86,12 @@ pub enum AssemblyError {
 impl AssemblyError {
     /// Whether the disk is in the way, not the segments: another try may do.
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            AssemblyError::Io { .. } | AssemblyError::Stopping | AssemblyError::Assemble(AssembleError::Write(_))
-        )
+        match self {
+            // What is gone does not come back.
+            AssemblyError::Io { source, .. } => source.kind() != std::io::ErrorKind::NotFound,
+            AssemblyError::Stopping | AssemblyError::Assemble(AssembleError::Write(_)) => true,
+            _ => false,
+        }
     }
 }
 

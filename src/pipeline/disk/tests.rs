@@ -192,7 +192,7 @@ async fn small_files_that_find_no_room_are_written_later_and_cost_no_picture() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_that_cannot_be_synced_is_abandoned_and_said_so() {
-    let cases = [Op::SyncSegment, Op::SyncFolder];
+    let cases = [Op::SyncSegment, Op::SyncJournal, Op::Name, Op::SyncFolder];
     let done = cases.map(|op| async move { (op, fail_at(op, ErrorKind::Other, 0).await) });
     for (op, (manifest, events)) in futures::future::join_all(done).await {
         let told: Vec<BTreeMap<String, serde_json::Value>> =
@@ -261,4 +261,24 @@ async fn a_store_that_takes_nothing_keeps_no_recording_from_ending() {
     let manifest = next.pipeline.registry.ended_manifest(ID).unwrap();
     assert_eq!((manifest.state, manifest.tracks[0].ledger.encoded), (State::Finished, ROUND as u64));
     assert!(manifest.tracks[0].gaps.is_empty(), "{:?}", manifest.tracks[0].gaps);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_gone_from_the_spool_fails_the_recording_and_hangs_nothing() {
+    for gone in ["journal.jsonl", "000000.m4s"] {
+        let mut bench = Bench::new();
+        bench.send(0).await;
+        until(|| bench.playlist().matches(".m4s").count() >= 3).await;
+        let track = bench.dir.path().join("spool").join(ID).join("100-webcam");
+        let epoch = std::fs::read_dir(&track).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+        std::fs::remove_file(epoch.unwrap().join(gone)).unwrap();
+        bench.session.end();
+        let recording = bench.pipeline.registry.get(ID).unwrap();
+        assert!(recording.ask_to_finish());
+        until(|| recording.state() == State::Failed).await;
+        let kept = std::fs::read_dir(&track).unwrap().count();
+        assert!(kept > 0, "{gone}: the spool is kept");
+        let events = bench.events();
+        assert!(events.contains("spool_file_lost") || events.contains("assembly_failed"), "{gone}: {events}");
+    }
 }

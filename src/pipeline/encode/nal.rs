@@ -66,10 +66,7 @@ pub fn x264_options(packet: &[u8]) -> Option<String> {
 /// The `codecs` parameter for playlists and MIME types: `avc1.` and profile, constraints and level in hex
 /// (RFC 6381, 3.3).
 pub fn codecs(sets: &ParameterSets) -> String {
-    match sets.sps.get(1..4) {
-        Some([profile, constraints, level]) => format!("avc1.{profile:02X}{constraints:02X}{level:02X}"),
-        _ => "avc1".to_owned(),
-    }
+    sets.codecs()
 }
 
 /// The `idr_pic_id` of an IDR (7.3.3). `None` for other units, and for streams that the pinned settings cannot make:

@@ -82,22 +82,34 @@ impl Keeper {
             origin: self.recording.origin().unwrap_or_default(),
             mp4: self.pipeline.makes(Output::Mp4),
         };
+        // What is gone from the spool may be in no store: nobody clears the rest away.
+        let inits = published.inits.iter().map(|init| dir.join(init));
+        for path in job.spans.iter().map(|span| span.2.clone()).chain(inits) {
+            if !tokio::fs::try_exists(&path).await.unwrap_or(true) {
+                let detail = serde_json::json!({ "track": lane.track, "file": path.display().to_string() });
+                self.recording.event("spool_file_lost", detail);
+                return false;
+            }
+        }
         let Some(assembled) = self.assemble(lane, job).await else { return false };
+        let mut whole = true;
         for epoch in published.epochs.iter().filter(|_| self.pipeline.makes(Output::Hls)) {
             let path = dir.join(epoch).join(SEGMENTS);
-            put(&self.pipeline, &self.recording, format!("{folder}/{epoch}/{SEGMENTS}"), Source::File(&path)).await;
+            let key = format!("{folder}/{epoch}/{SEGMENTS}");
+            whole &= put(&self.pipeline, &self.recording, key, Source::File(&path)).await;
         }
         let ticks = assembly::TICKS;
-        put(&self.pipeline, &self.recording, format!("{folder}/{ticks}"), Source::File(&dir.join(ticks))).await;
+        whole &=
+            put(&self.pipeline, &self.recording, format!("{folder}/{ticks}"), Source::File(&dir.join(ticks))).await;
         if let Some(mp4) = assembled {
             let path = dir.join(&mp4.path);
-            put(&self.pipeline, &self.recording, format!("{folder}/{}", mp4.path), Source::File(&path)).await;
+            whole &= put(&self.pipeline, &self.recording, format!("{folder}/{}", mp4.path), Source::File(&path)).await;
             self.recording.note_mp4(&lane.track, mp4);
             // Made again from the segments, should it come to that.
             let space = Arc::clone(&self.pipeline.space);
             let _ = tokio::task::spawn_blocking(move || space.remove(&path)).await;
         }
-        true
+        whole
     }
 
     /// Assembles a track: again and again where the disk is in the way; `None` when its segments are.

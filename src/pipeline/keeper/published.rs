@@ -1,5 +1,6 @@
 //! What of a track is published, and putting an object for as long as it takes.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -77,8 +78,9 @@ pub(super) enum Source<'a> {
     File(&'a Path),
 }
 
-/// Puts an object, for as long as it takes: the store's errors never fail a recording.
-pub(super) async fn put(pipeline: &Pipeline, recording: &Recording, key: String, source: Source<'_>) {
+/// Puts an object, for as long as it takes: the store's errors never fail a recording. Returns whether it is there: a file
+/// that is gone from the spool never will be, and is told.
+pub(super) async fn put(pipeline: &Pipeline, recording: &Recording, key: String, source: Source<'_>) -> bool {
     let key = Key::parse(key).expect("keys are made of safe components");
     let mut wait = RETRY_FIRST;
     loop {
@@ -86,9 +88,20 @@ pub(super) async fn put(pipeline: &Pipeline, recording: &Recording, key: String,
             Source::Bytes(bytes) => pipeline.objects.put(&key, bytes.to_vec()).await,
             Source::File(path) => pipeline.objects.put_file(&key, path).await,
         };
-        let Err(error) = result else { return recording.note_uploads(0, None) };
-        tracing::warn!(recording = recording.id, %error, again_in = ?wait, "the store did not take an object");
+        let Err(error) = result else {
+            recording.note_uploads(0, None);
+            return true;
+        };
         recording.note_uploads(1, Some(error.to_string()));
+        if let PutError::Spool { source, .. } = &error
+            && source.kind() == ErrorKind::NotFound
+        {
+            tracing::error!(recording = recording.id, %error, "a file is gone from the spool");
+            recording
+                .event("spool_file_lost", serde_json::json!({ "object": key.to_string(), "error": error.to_string() }));
+            return false;
+        }
+        tracing::warn!(recording = recording.id, %error, again_in = ?wait, "the store did not take an object");
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY_LAST);
     }

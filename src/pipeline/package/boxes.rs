@@ -66,7 +66,7 @@ pub fn init_segment(track: &Track) -> Vec<u8> {
 
 /// What a segment file begins with. CMAF allows a segment to go without it; it is written because it costs 24 bytes,
 /// lets a file say what it is, and is the sign by which a torn or foreign file is told from a segment.
-pub(super) fn segment_type() -> Vec<u8> {
+pub fn segment_type() -> Vec<u8> {
     bytes_of(&Styp {
         major_brand: FourCC::new(b"cmfs"),
         minor_version: 0,

@@ -24,7 +24,11 @@ pub fn list(dir: &Path, line: &SegmentLine) -> io::Result<()> {
     write_list(&list, &lines)
 }
 
-fn write_list(list: &Path, lines: &[SegmentLine]) -> io::Result<()> {
+/// Writes a list whole.
+///
+/// # Errors
+/// Of the file system.
+pub fn write_list(list: &Path, lines: &[SegmentLine]) -> io::Result<()> {
     let aside = list.with_extension("jsonl.new");
     let mut file = File::create(&aside)?;
     lines.iter().try_for_each(|line| write_line(&mut file, line))?;

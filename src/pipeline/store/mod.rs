@@ -5,6 +5,7 @@ pub mod journal;
 pub mod keys;
 pub mod lists;
 pub mod manifest;
+pub mod mend;
 pub mod objects;
 pub mod recovery;
 pub mod space;

@@ -1,9 +1,9 @@
 //! Takes up a track that an earlier process left in the spool: reads its journals, cuts what is torn, and says where the
-//! track stands. Nothing that is complete is ever touched.
+//! track stands. Nothing that is complete is ever touched, and no segment that has its name.
 //!
 //! Not here: what becomes of it ([`crate::pipeline`] opens a lane that goes on).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -21,6 +21,7 @@ use super::journal::{EpochLine, KindRun, PartLine, RunKind, SPOOL_VERSION, Segme
 use super::keys;
 use super::lists::{line_of, list};
 use super::manifest::{EpochManifest, Gap};
+use super::mend::{Before, head, mend, named};
 use super::spool::{Closed, EpochFolder, GROWING, JOURNAL, SEGMENTS, read_lines};
 
 /// Where a track stands.
@@ -61,12 +62,17 @@ pub struct TakenUp {
 /// # Errors
 /// Of the file system; `InvalidData` when an epoch is of another version of the spool.
 pub fn take_up(dir: &Path) -> io::Result<Option<TakenUp>> {
-    let mut epochs = Vec::new();
+    let mut dirs = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.join(JOURNAL).exists()
-            && let Some(epoch) = read_epoch(&path)?
-        {
+        let tick = path.file_name().and_then(|name| name.to_str()?.split('-').next()?.parse::<Tick>().ok());
+        dirs.extend(tick.filter(|_| path.is_dir()).map(|tick| (tick, path)));
+    }
+    dirs.sort();
+    let (mut epochs, mut before) = (Vec::new(), Before::default());
+    for (_, dir) in dirs {
+        if let Some(epoch) = read_epoch(&dir, &before)? {
+            before = Before { ledger: epoch.last.ledger.clone(), last_at: epoch.last.last_at };
             epochs.push(epoch);
         }
     }
@@ -83,7 +89,8 @@ pub fn take_up(dir: &Path) -> io::Result<Option<TakenUp>> {
         first_tick: first.line.first_tick,
         next_tick: last.end_tick(),
         last_at: last.last.last_at,
-        next_capture: epochs.iter().map(|epoch| epoch.next_capture).max().unwrap_or(0),
+        // Captures that only the segments tell of have no number.
+        next_capture: epochs.iter().map(|epoch| epoch.next_capture).max().unwrap_or(0).max(last.last.ledger.received),
         gaps: Vec::new(),
         off: None,
         bytes_cut: epochs.iter().map(|epoch| epoch.bytes_cut).sum(),
@@ -197,29 +204,37 @@ impl Told {
     }
 }
 
-fn read_epoch(dir: &Path) -> io::Result<Option<Epoch>> {
-    let mut journal = BufReader::with_capacity(64 * 1024, File::open(dir.join(JOURNAL))?);
-    let mut text = String::new();
-    journal.read_line(&mut text)?;
-    // A first line that is torn belongs to an epoch without parts.
-    let Ok(line) = serde_json::from_str::<EpochLine>(&text) else { return Ok(None) };
+/// Reads an epoch, whose books are made whole before where they do not tell of all that has its name.
+fn read_epoch(dir: &Path, before: &Before) -> io::Result<Option<Epoch>> {
+    let (epoch, whole) = read_books(dir)?;
+    if whole || !mend(dir, before)? { Ok(epoch) } else { Ok(read_books(dir)?.0) }
+}
+
+/// What the books of an epoch say, and whether that is all of its named segments.
+fn read_books(dir: &Path) -> io::Result<(Option<Epoch>, bool)> {
+    // A first line that is torn belongs to an epoch without parts, or the machine died.
+    let Some(line) = head(dir) else { return Ok((None, named(dir)?.is_empty())) };
     if line.spool != SPOOL_VERSION {
         let why = format!("{}: spool version {}, this program writes {SPOOL_VERSION}", dir.display(), line.spool);
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
+    let mut journal = BufReader::with_capacity(64 * 1024, File::open(dir.join(JOURNAL))?);
+    journal.skip_until(b'\n')?;
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let folder = EpochFolder { name: name.clone(), init: line.init.clone(), dir: dir.to_owned() };
     let mut segments = Segments::new(folder)?;
     let (mut told, growing) = read_parts(&mut journal, &segments)?;
-    let (whole, bytes_cut) = segments.close_growing(growing)?;
+    let (parts, bytes_cut) = segments.close_growing(growing)?;
     let last = serde_json::from_str::<PartLine>(&told.last).ok();
-    let last = whole.last().cloned().into_iter().chain(last).max_by_key(|part| part.first_tick);
-    for run in whole.iter().flat_map(|part| &part.runs) {
+    let last = parts.last().cloned().into_iter().chain(last).max_by_key(|part| part.first_tick);
+    for run in parts.iter().flat_map(|part| &part.runs) {
         told.run(run.tick, run.n, run.reason, run.capture);
     }
-    let Some(last) = last else { return Ok(None) };
+    let Some(last) = last else { return Ok((None, segments.closed.is_empty() && !segments.unlisted)) };
     let mut closed = segments.closed;
     closed.sort_unstable_by_key(|segment| segment.first_tick);
+    let told_to = last.first_tick + last.ticks;
+    let whole = !segments.unlisted && closed.iter().all(|segment| segment.end_tick() <= told_to);
     let mut gaps = told.reasons;
     // An epoch is written without a break: what is missing in it was abandoned.
     let mut next = line.first_tick;
@@ -230,7 +245,7 @@ fn read_epoch(dir: &Path) -> io::Result<Option<Epoch>> {
     gaps.sort_by_key(|gap| gap.from_tick);
     let next_capture = told.next_capture;
     let (encoded, held) = (segments.encoded, segments.held);
-    Ok(Some(Epoch { name, line, closed, last, next_capture, gaps, bytes_cut, encoded, held }))
+    Ok((Some(Epoch { name, line, closed, last, next_capture, gaps, bytes_cut, encoded, held }), whole))
 }
 
 /// Reads the parts of a journal: what those in closed segments tell, and those of segments that are not closed.
@@ -240,8 +255,10 @@ fn read_parts(journal: &mut impl BufRead, segments: &Segments) -> io::Result<(To
     loop {
         text.clear();
         // The journal is appended line by line: what does not read is its torn end.
-        if journal.read_line(&mut text)? == 0 || !text.ends_with('\n') {
-            break;
+        match journal.read_line(&mut text) {
+            Ok(_) if text.ends_with('\n') => {}
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => return Err(error),
+            _ => break,
         }
         let Some(number) = segment_of(&text) else { break };
         match segments.tells.get(&number) {
@@ -284,27 +301,25 @@ struct Segments {
     tells: BTreeMap<i64, bool>,
     encoded: u64,
     held: u64,
+    /// There are named segments that the list does not tell of.
+    unlisted: bool,
 }
 
 impl Segments {
     fn new(folder: EpochFolder) -> io::Result<Segments> {
         let list = folder.dir.join(SEGMENTS);
         let lines: Vec<SegmentLine> = if list.exists() { read_lines(&list, 0)? } else { Vec::new() };
-        // One look at the folder instead of one at each file.
-        let mut there = BTreeSet::new();
-        for entry in fs::read_dir(&folder.dir)? {
-            there.insert(entry?.file_name());
-        }
+        let named = named(&folder.dir)?;
         let folder = Arc::new(folder);
         let closed = Vec::with_capacity(lines.len() + 1);
-        let mut segments = Segments { folder, closed, tells: BTreeMap::new(), encoded: 0, held: 0 };
+        let mut segments = Segments { folder, closed, tells: BTreeMap::new(), encoded: 0, held: 0, unlisted: false };
         for line in lines {
             // A line is written before its segment has its name: without the name, the segment still grows.
-            let named = there.contains(std::ffi::OsStr::new(&keys::segment(line.number)));
-            if named && !segments.tells.contains_key(&line.number) {
+            if named.contains(&line.number) && !segments.tells.contains_key(&line.number) {
                 segments.add(&line);
             }
         }
+        segments.unlisted = segments.closed.len() < named.len();
         for number in segments.closed.iter().rev().take(NEWEST).map(|closed| closed.number) {
             segments.tells.insert(number, true);
         }
@@ -329,10 +344,9 @@ impl Segments {
             let number = parts[0].segment;
             let path = self.folder.dir.join(keys::segment(number));
             let growing = self.folder.dir.join(format!("{}{GROWING}", keys::segment(number)));
-            // Renamed, but its line in the list did not survive.
-            let from = if path.exists() { &path } else { &growing };
-            // Abandoned: in no output.
-            let Ok(mut file) = File::options().read(true).write(true).open(from) else { continue };
+            // Abandoned: in no output. What has its name already is never cut.
+            let opened = if path.exists() { None } else { File::options().read(true).write(true).open(&growing).ok() };
+            let Some(mut file) = opened else { continue };
             let size = file.metadata()?.len();
             let mut mine = parts;
             while let Some((last, before)) = mine.split_last() {
@@ -351,9 +365,7 @@ impl Segments {
             file.set_len(end)?;
             file.sync_all()?;
             let line = line_of(mine);
-            if from != &path {
-                fs::rename(&growing, &path)?;
-            }
+            fs::rename(&growing, &path)?;
             list(&self.folder.dir, &line)?;
             File::open(&self.folder.dir)?.sync_all()?;
             self.add(&line);

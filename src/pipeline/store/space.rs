@@ -3,6 +3,7 @@
 //! Every write to the spool passes here, so that a disk that is full is known the moment one write says so, and tests
 //! can make any of them fail. Not here: what becomes of what cannot be written.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,11 @@ pub enum Op {
     List,
     /// A segment, to the disk itself.
     SyncSegment,
-    /// An epoch's folder, to the disk itself.
+    /// A segment's name.
+    Name,
+    /// What tells of an epoch's segments, to the disk itself.
+    SyncJournal,
+    /// A folder, to the disk itself.
     SyncFolder,
     /// Event lines.
     Lines,
@@ -80,10 +85,15 @@ pub struct Space {
     root: PathBuf,
     quota: Option<u64>,
     used: AtomicI64,
+    /// What was found at the start and is not counted yet.
+    uncounted: Mutex<BTreeSet<PathBuf>>,
     full: AtomicBool,
     state: Mutex<State>,
     #[cfg(test)]
     faults: Mutex<Vec<Fault>>,
+    /// What was asked for, in order.
+    #[cfg(test)]
+    asked: Mutex<Vec<Op>>,
 }
 
 #[derive(Debug, Default)]
@@ -115,21 +125,41 @@ impl Space {
             root,
             quota,
             used: AtomicI64::new(0),
+            uncounted: Mutex::default(),
             full: AtomicBool::new(false),
             state: Mutex::default(),
             #[cfg(test)]
             faults: Mutex::default(),
+            #[cfg(test)]
+            asked: Mutex::default(),
         }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// What lies there already: to be asked before anything is written.
     pub fn found(&self) -> Vec<PathBuf> {
-        fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+        let found: Vec<_> =
+            fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        self.uncounted.lock().unwrap_or_else(PoisonError::into_inner).extend(found.iter().cloned());
+        found
     }
 
-    /// Counts what was found; meanwhile others may be written.
+    /// Counts what was found; meanwhile others may be written, and what was found may be removed.
     pub fn count(&self, found: &[PathBuf]) {
-        found.iter().for_each(|path| self.wrote(bytes_below(path)));
+        found.iter().for_each(|path| self.count_once(path));
+    }
+
+    /// Counts what was found, unless it is counted already.
+    fn count_once(&self, found: &Path) {
+        // Held until it is counted: nobody removes half of it before.
+        let mut uncounted = self.uncounted.lock().unwrap_or_else(PoisonError::into_inner);
+        if uncounted.remove(found) {
+            self.wrote(bytes_below(found));
+        }
     }
 
     /// Bytes of the spool's files.
@@ -183,6 +213,10 @@ impl Space {
     /// # Errors
     /// Of the file system; what is gone by then is no longer counted.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
+        // What was never counted cannot be taken off.
+        if let Some(first) = path.strip_prefix(&self.root).ok().and_then(|below| below.components().next()) {
+            self.count_once(&self.root.join(first));
+        }
         let before = bytes_below(path);
         let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         self.resized(before, if removed.is_ok() { 0 } else { bytes_below(path) });
@@ -248,7 +282,13 @@ impl Space {
             (state.told_full, state.again) = (true, now + state.wait);
             return Some(Change::Full(cause));
         }
-        if now < again || !self.has_room() {
+        if now < again {
+            return None;
+        }
+        if !self.has_room() {
+            // The look may have walked the whole spool.
+            let mut state = self.lock();
+            state.again = now + state.wait;
             return None;
         }
         let mut state = self.lock();
@@ -284,6 +324,7 @@ impl Space {
 
     #[cfg(test)]
     fn fault(&self, op: Op) -> io::Result<()> {
+        self.asked.lock().unwrap().push(op);
         let mut faults = self.faults.lock().unwrap();
         let Some(fault) = faults.iter_mut().find(|fault| fault.op == op && fault.times > 0) else { return Ok(()) };
         if fault.after > 0 {
@@ -298,6 +339,12 @@ impl Space {
     #[cfg(test)]
     pub(crate) fn fail(&self, op: Op, kind: ErrorKind, after: usize, times: usize) {
         self.faults.lock().unwrap().push(Fault { op, kind, after, times });
+    }
+
+    /// What was asked for since the last time, in order.
+    #[cfg(test)]
+    pub(crate) fn take_asked(&self) -> Vec<Op> {
+        std::mem::take(&mut self.asked.lock().unwrap())
     }
 
     /// Whether every failure that was asked for has come.
@@ -360,6 +407,37 @@ mod tests {
         space.admit(4 * MB).unwrap();
         space.remove(&dir.path().join("folder")).unwrap();
         assert_eq!(space.used(), 0);
+    }
+
+    #[test]
+    fn what_is_removed_before_it_was_counted_leaves_the_count_right() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("file"), b"1234").unwrap();
+            fs::write(dir.path().join(name).join("other"), b"123").unwrap();
+        }
+        let space = Space::new(dir.path().to_owned(), None);
+        let found = space.found();
+        space.remove(&dir.path().join("one")).unwrap();
+        space.remove(&dir.path().join("two/file")).unwrap();
+        space.count(&found);
+        assert_eq!(space.used(), 3);
+    }
+
+    #[test]
+    fn a_full_spool_is_walked_once_a_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::new(dir.path().to_owned(), Some(80 * MB));
+        File::create(dir.path().join("file")).unwrap().set_len(70 * MB).unwrap();
+        space.count(&space.found());
+        space.admit(1).unwrap_err();
+        assert!(matches!(space.look(Micros(0)), Some(Change::Full(_))));
+        assert_eq!(space.look(Micros::from_secs(1)), None);
+        // Looked at a moment ago: what has changed since is seen at the next look.
+        fs::remove_file(dir.path().join("file")).unwrap();
+        assert_eq!(space.look(Micros(1_500_000)), None);
+        assert_eq!(space.look(Micros::from_secs(2)), Some(Change::Room));
     }
 
     #[test]

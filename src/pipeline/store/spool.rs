@@ -135,9 +135,10 @@ impl EpochWriter {
         let name = keys::epoch(line.first_tick, &spool.writer);
         line.init = keys::init(init);
         let init_path = spool.dir.join(&line.init);
-        if !init_path.exists() {
+        // The sync thread makes it durable before the first segment is named; a machine that dies earlier may leave half.
+        if !fs::read(&init_path).is_ok_and(|there| there == init) {
             let aside = spool.dir.join(format!("{}.{name}", line.init));
-            let written = File::create(&aside).and_then(|mut file| file.write_all(init).and_then(|()| file.sync_all()));
+            let written = File::create(&aside).and_then(|mut file| file.write_all(init));
             let placed = written.and_then(|()| fs::rename(&aside, &init_path));
             placed.inspect_err(|_| drop(fs::remove_file(&aside)))?;
             spool.space.wrote(init.len() as u64);
@@ -289,7 +290,9 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// The lines of a JSON lines file that are complete and of the right shape; a torn last line ends it.
 pub fn read_lines<T: serde::de::DeserializeOwned>(path: &Path, skip: usize) -> io::Result<Vec<T>> {
-    let text = fs::read_to_string(path)?;
+    let bytes = fs::read(path)?;
+    // What a machine left that died in between need not be text.
+    let text = String::from_utf8_lossy(&bytes);
     Ok(text.lines().skip(skip).map_while(|line| serde_json::from_str(line).ok()).collect())
 }
 

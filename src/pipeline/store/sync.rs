@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::metrics::{Metrics, Stage};
 
 use super::space::{Op, Space};
-use super::spool::{Closed, WhenClosed, append_to};
+use super::spool::{Closed, EpochFolder, JOURNAL, SEGMENTS, WhenClosed, append_to};
 
 /// Told of each try to write a file whole: whether it is there.
 pub type WhenTried = Arc<dyn Fn(bool) + Send + Sync>;
@@ -93,47 +93,110 @@ enum Late {
 pub struct Syncer {
     space: Arc<Space>,
     late: BTreeMap<PathBuf, Late>,
+    /// Folders whose names are durable: those of epochs, and those around them.
+    lasting: BTreeSet<PathBuf>,
+}
+
+/// A segment on its way to its name.
+struct Closing {
+    synced: io::Result<()>,
+    growing: PathBuf,
+    closed: Closed,
+    done: WhenClosed,
 }
 
 impl Syncer {
     /// Nothing is late yet.
     pub fn new(space: Arc<Space>) -> Syncer {
-        Syncer { space, late: BTreeMap::new() }
+        Syncer { space, late: BTreeMap::new(), lasting: BTreeSet::new() }
     }
 
-    /// Works a batch off: every file is synced, then renamed, then each folder is synced once, and only then is anybody
-    /// told.
+    /// Works a batch off: every segment is synced, then once for each epoch what tells of its segments, and only then do
+    /// they get their names; then each folder is synced once, and at the end all are told.
     pub fn work_off(&mut self, batch: Vec<SyncJob>) {
-        let mut folders = BTreeSet::new();
-        let mut segments: Vec<(io::Result<()>, PathBuf, Closed, WhenClosed)> = Vec::new();
+        let mut segments = Vec::new();
         let mut barriers = Vec::new();
         for job in batch {
             match job {
                 SyncJob::Segment { file, growing, closed, done } => {
                     let synced = self.space.run(Op::SyncSegment, || file.sync_data());
-                    let renamed = synced.and_then(|()| fs::rename(&growing, closed.path()));
-                    folders.insert(closed.folder.dir.clone());
-                    segments.push((renamed, growing, closed, done));
+                    segments.push(Closing { synced, growing, closed, done });
                 }
                 SyncJob::Lines { path, text } => self.append_lines(path, text),
                 SyncJob::Whole { path, bytes, tried } => self.write_whole(path, bytes, tried),
-                SyncJob::Forget(folder) => self.late.retain(|path, _| !path.starts_with(&folder)),
+                SyncJob::Forget(folder) => {
+                    self.late.retain(|path, _| !path.starts_with(&folder));
+                    self.lasting.retain(|path| !path.starts_with(&folder));
+                }
                 SyncJob::Barrier(done) => barriers.push(done),
             }
         }
-        let sync = |dir: &PathBuf| self.space.run(Op::SyncFolder, || File::open(dir).and_then(|dir| dir.sync_all()));
-        let unsynced: BTreeSet<PathBuf> = folders.into_iter().filter(|folder| sync(folder).is_err()).collect();
-        for (renamed, growing, closed, done) in segments {
-            let folder_failed = unsynced.contains(&closed.folder.dir);
-            let result = if folder_failed { Err(io::Error::other("cannot sync the folder")) } else { renamed };
+        self.name(segments);
+        for barrier in barriers {
+            let _ = barrier.send(());
+        }
+    }
+
+    /// Gives synced segments their names, and tells what became of them.
+    fn name(&mut self, mut segments: Vec<Closing>) {
+        let folders: BTreeMap<PathBuf, Arc<EpochFolder>> =
+            segments.iter().map(|one| (one.closed.folder.dir.clone(), Arc::clone(&one.closed.folder))).collect();
+        // A start that finds a name finds the lines that tell of it, whatever the machine died of.
+        let mut failed: BTreeMap<&Path, &str> = BTreeMap::new();
+        for (dir, folder) in &folders {
+            if self.sync_books(folder).is_err() {
+                failed.insert(dir, "cannot sync the journal");
+            }
+        }
+        for one in segments.iter_mut().filter(|one| !failed.contains_key(&*one.closed.folder.dir)) {
+            if one.synced.is_ok() {
+                one.synced = self.space.run(Op::Name, || fs::rename(&one.growing, one.closed.path()));
+            }
+        }
+        for dir in folders.keys() {
+            if !failed.contains_key(&**dir) && self.sync_folder(dir).is_err() {
+                failed.insert(dir, "cannot sync the folder");
+            }
+        }
+        for Closing { synced, growing, closed, done } in segments {
+            let result = match failed.get(&*closed.folder.dir) {
+                Some(why) => synced.and_then(|()| Err(io::Error::other(*why))),
+                None => synced,
+            };
             if result.is_err() {
                 self.abandon(&growing, &closed.path());
             }
             done(result.map(|()| closed));
         }
-        for barrier in barriers {
-            let _ = barrier.send(());
+    }
+
+    /// Syncs an epoch's journal and list, and with its first segments the init segment and the names of the folders
+    /// around it.
+    fn sync_books(&mut self, folder: &EpochFolder) -> io::Result<()> {
+        let sync = |path: &Path| File::open(path).and_then(|file| file.sync_data());
+        self.space.run(Op::SyncJournal, || {
+            sync(&folder.dir.join(JOURNAL))?;
+            // A full disk may not have taken a line yet.
+            let list = folder.dir.join(SEGMENTS);
+            if list.exists() { sync(&list) } else { Ok(()) }
+        })?;
+        if self.lasting.contains(&folder.dir) {
+            return Ok(());
         }
+        self.space.run(Op::SyncJournal, || sync(&folder.dir.with_file_name(&folder.init)))?;
+        let root = self.space.root().to_owned();
+        let made = folder.dir.ancestors().take_while(|dir| **dir != *root).map(Path::to_owned);
+        for dir in made.collect::<Vec<_>>() {
+            if let Some(parent) = dir.parent().filter(|_| !self.lasting.contains(&dir)) {
+                self.sync_folder(parent)?;
+                self.lasting.insert(dir);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_folder(&self, dir: &Path) -> io::Result<()> {
+        self.space.run(Op::SyncFolder, || File::open(dir).and_then(|dir| dir.sync_all()))
     }
 
     /// Takes a segment's name away: after a failed sync nobody knows what of it the disk has, and a later sync that
@@ -201,6 +264,55 @@ fn make_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A segment of an epoch's folder in `track`, to be synced.
+    fn segment(track: &Path, epoch: &str, number: i64) -> (SyncJob, PathBuf) {
+        let dir = track.join(epoch);
+        fs::create_dir_all(&dir).unwrap();
+        for name in ["e/journal.jsonl", "e/segments.jsonl", "init-0.mp4"] {
+            append_to(&track.join(name.replace("e/", &format!("{epoch}/")))).unwrap();
+        }
+        let folder = Arc::new(EpochFolder { name: epoch.to_owned(), init: "init-0.mp4".to_owned(), dir });
+        let closed = Closed { folder, number, first_tick: number * 4, ticks: 4 };
+        let (path, growing) = (closed.path(), closed.path().with_extension("m4s.open"));
+        let file = File::create(&growing).unwrap();
+        (SyncJob::Segment { file, growing, closed, done: Box::new(|_| {}) }, path)
+    }
+
+    #[test]
+    fn what_tells_of_a_segment_is_durable_before_its_name_is() {
+        use Op::{Name, SyncFolder, SyncJournal, SyncSegment};
+        let dir = tempfile::tempdir().unwrap();
+        let space = Arc::new(Space::new(dir.path().to_owned(), None));
+        let mut syncer = Syncer::new(Arc::clone(&space));
+        let track = dir.path().join("r/100-webcam");
+        let mut jobs: Vec<SyncJob> = (0..2).map(|n| segment(&track, "0000000-aaaaaa", n).0).collect();
+        syncer.work_off(jobs);
+        // Journal and list, the init segment, the folders of track, recording and spool.
+        let first = [SyncSegment, SyncSegment, SyncJournal, SyncJournal, SyncFolder, SyncFolder, SyncFolder];
+        assert_eq!(space.take_asked(), [&first[..], &[Name, Name, SyncFolder]].concat());
+        jobs = vec![segment(&track, "0000000-aaaaaa", 2).0];
+        syncer.work_off(jobs);
+        assert_eq!(
+            space.take_asked(),
+            [SyncSegment, SyncJournal, Name, SyncFolder],
+            "the folders around are made once"
+        );
+        jobs = vec![segment(&track, "0000012-aaaaaa", 3).0];
+        syncer.work_off(jobs);
+        let next = [SyncSegment, SyncJournal, SyncJournal, SyncFolder, Name, SyncFolder];
+        assert_eq!(space.take_asked(), next, "a new epoch's name is made durable, the track's is");
+    }
+
+    #[test]
+    fn a_segment_whose_journal_cannot_be_synced_is_abandoned() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Arc::new(Space::new(dir.path().to_owned(), None));
+        let (job, path) = segment(&dir.path().join("r/100-webcam"), "0000000-aaaaaa", 0);
+        space.fail(Op::SyncJournal, io::ErrorKind::Other, 0, 1);
+        Syncer::new(Arc::clone(&space)).work_off(vec![job]);
+        assert!(space.failed_all() && !path.exists() && path.with_extension(ABANDONED).exists());
+    }
 
     #[test]
     fn what_the_disk_does_not_take_is_written_when_it_does() {

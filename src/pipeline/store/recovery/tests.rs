@@ -4,13 +4,15 @@ use crossbeam_channel::Receiver;
 
 use super::*;
 use crate::media::GapReason::*;
+use crate::media::{AccessUnit, ParameterSets};
+use crate::pipeline::package::boxes;
 use crate::pipeline::package::segmenter::Part;
 use crate::pipeline::store::journal::Run;
 use crate::pipeline::store::space::Space;
 use crate::pipeline::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use crate::pipeline::store::sync::{SyncJob, Syncer};
 
-/// A track with segments of 4 ticks and parts of 2, whose parts hold their first tick as text.
+/// A track with segments of 4 ticks and parts of 2, whose pictures hold the first tick of their part as text.
 struct Bench {
     dir: tempfile::TempDir,
     epoch: EpochWriter,
@@ -22,28 +24,33 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
+        let track = dir.path().join("100-webcam");
         let (sync, jobs) = crossbeam_channel::bounded(64);
         let space = Arc::new(Space::new(dir.path().to_owned(), None));
-        let spool = TrackSpool { dir: dir.path().to_owned(), writer: "abc234".into(), sync, space: Arc::clone(&space) };
+        let spool = TrackSpool { dir: track, writer: "abc234".into(), sync, space: Arc::clone(&space) };
         let line = EpochLine {
             spool: SPOOL_VERSION,
             participant_id: "100".into(),
             kind: Kind::Webcam,
             canvas: Canvas { width: 64, height: 64 },
-            codecs: "avc1".into(),
+            codecs: "avc1.640015".into(),
             first_tick: 0,
             init: String::new(),
             encoder_options: String::new(),
             holes: Vec::new(),
         };
-        let epoch = EpochWriter::create(&spool, line, b"init").unwrap();
+        let sets = ParameterSets { sps: vec![0x67, 0x64, 0, 0x15, 0xac], pps: vec![0x68, 0xee] };
+        let init = boxes::init_segment(&boxes::Track { canvas: line.canvas, fps: 2, sets: &sets });
+        let epoch = EpochWriter::create(&spool, line, &init).unwrap();
         Bench { dir, epoch, jobs, ledger: Ledger::default(), space }
     }
 
     /// The part at `tick` with two pictures, or with two filled ticks.
     fn part(&mut self, tick: Tick, filled: Option<GapReason>) {
         let (opens, closes) = (tick % 4 == 0, tick % 4 == 2);
-        let bytes = format!("part {tick}").into_bytes();
+        let unit = |idr| AccessUnit { data: format!("part {tick}").into_bytes(), idr };
+        let mut bytes = if opens { boxes::segment_type() } else { Vec::new() };
+        bytes.extend(boxes::part(tick as u32, tick, &[unit(opens), unit(false)]));
         let part = Part { segment: tick / 4, opens, first_tick: tick, ticks: 2, bytes, closes, independent: opens };
         let picture = |tick: Tick| Run {
             kind: RunKind::Picture,
@@ -68,12 +75,16 @@ impl Bench {
         Syncer::new(Arc::clone(&self.space)).work_off(self.jobs.try_iter().collect());
     }
 
+    fn track(&self) -> std::path::PathBuf {
+        self.dir.path().join("100-webcam")
+    }
+
     fn epoch(&self) -> std::path::PathBuf {
-        self.dir.path().join("0000000-abc234")
+        self.track().join("0000000-abc234")
     }
 
     fn take_up(&self) -> TakenUp {
-        take_up(self.dir.path()).unwrap().expect("a track")
+        take_up(&self.track()).unwrap().expect("a track")
     }
 }
 
@@ -135,6 +146,67 @@ fn a_segment_whose_line_was_lost_is_hashed_and_listed_again() {
     assert_eq!(fs::read_to_string(&list).unwrap(), text);
 }
 
+/// Named segments, with their bytes.
+fn named_bytes(dir: &Path) -> Vec<(i64, Vec<u8>)> {
+    named(dir).unwrap().into_iter().map(|n| (n, fs::read(dir.join(keys::segment(n))).unwrap())).collect()
+}
+
+/// The first `lines` of a file, and behind them what else the disk gave back.
+fn leave(path: &Path, lines: usize, tail: &[u8]) {
+    let text = fs::read_to_string(path).unwrap();
+    let kept: String = text.split_inclusive('\n').take(lines).collect();
+    fs::write(path, [kept.as_bytes(), tail].concat()).unwrap();
+}
+
+#[test]
+fn a_machine_that_dies_costs_no_named_segment() {
+    // Of 11 lines of the journal and 5 of the list; 99 is all of them.
+    for journal in [0, 1, 2, 4, 7, 99] {
+        for list in [0, 2, 99] {
+            for tail in [&b""[..], b"{\"segment\":3,", &[0; 50], &[0xff; 9]] {
+                let case = format!("{journal} lines of the journal, {list} of the list, then {tail:?}");
+                let mut bench = Bench::new();
+                (0..10).for_each(|tick| bench.part(tick * 2, (tick == 3).then_some(GapReason::CameraOff)));
+                bench.sync();
+                let segments = named_bytes(&bench.epoch());
+                leave(&bench.epoch().join(JOURNAL), journal, tail);
+                leave(&bench.epoch().join(SEGMENTS), list, tail);
+                let track = bench.take_up();
+                assert_eq!(ticks(&track), [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20)], "{case}");
+                assert_eq!(named_bytes(&bench.epoch()), segments, "{case}");
+                // What neither journal nor list tells of was a picture, for all anybody knows.
+                let filled = if journal > 4 || list > 1 { 2 } else { 0 };
+                let Ledger { encoded, held, received, .. } = track.ledger;
+                assert_eq!((encoded, held, track.ledger.filled), (20 - filled, 0, filled), "{case}");
+                assert!(
+                    track.ledger.captures_balance() && received <= track.next_capture,
+                    "{case}: {:?}",
+                    track.ledger
+                );
+                assert_eq!((track.first_tick, track.next_tick, track.bytes_cut), (0, 20, 0), "{case}");
+                assert!(track.last_at >= Micros(18), "{case}");
+                assert_eq!((&*track.participant_id, track.kind, &*track.codecs), ("100", Kind::Webcam, "avc1.640015"));
+                assert_eq!(bench.take_up(), track, "{case}: once more, and nothing is left to do");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_named_segment_that_cannot_be_read_is_kept_and_in_no_output() {
+    let mut bench = Bench::new();
+    (0..6).for_each(|tick| bench.part(tick * 2, None));
+    bench.sync();
+    let torn = bench.epoch().join(keys::segment(1));
+    let bytes = fs::read(&torn).unwrap();
+    fs::write(&torn, &bytes[..bytes.len() - 3]).unwrap();
+    fs::remove_file(bench.epoch().join(SEGMENTS)).unwrap();
+    let track = bench.take_up();
+    assert_eq!(ticks(&track), [(0, 4), (8, 12)]);
+    assert_eq!((track.ledger.encoded, track.ledger.discarded["spool_full"], track.ledger.ticks()), (8, 4, 12));
+    assert_eq!(fs::read(&torn).unwrap(), &bytes[..bytes.len() - 3]);
+}
+
 #[test]
 fn another_version_of_the_spool_is_an_error() {
     let mut bench = Bench::new();
@@ -142,10 +214,10 @@ fn another_version_of_the_spool_is_an_error() {
     let journal = bench.epoch().join(JOURNAL);
     let text = fs::read_to_string(&journal).unwrap();
     fs::write(&journal, text.replace("\"spool\":1", "\"spool\":9")).unwrap();
-    let error = take_up(bench.dir.path()).unwrap_err();
+    let error = take_up(&bench.track()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     fs::write(&journal, &text[..10]).unwrap();
-    assert_eq!(take_up(bench.dir.path()).unwrap(), None);
+    assert_eq!(take_up(&bench.track()).unwrap(), None);
 }
 
 fn gap(from_tick: Tick, to_tick: Tick, reason: GapReason) -> Gap {
