@@ -12,6 +12,7 @@ use crate::config::Output;
 use crate::media::Tick;
 
 use super::Pipeline;
+use super::delivery;
 use super::lane::{Lane, Order};
 use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
@@ -250,9 +251,10 @@ impl Keeper {
     /// manifest; `None` when the recording failed.
     async fn finish(&mut self) -> Option<Tick> {
         self.recording.set_state(State::Finishing);
+        let placed = self.recording.end_limbo(self.pipeline.clock.mono());
         self.keep_state().await;
         self.put_manifest(true).await;
-        self.recording.end_limbo();
+        delivery::deliver_all(&self.pipeline, placed).await;
         let lanes = self.order(Order::Flush).await;
         let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
         self.order(Order::Finish(end)).await;
@@ -315,7 +317,12 @@ impl Keeper {
             // From here on nothing more is taken.
             self.recording.set_state(State::Suspended);
         }
-        self.recording.end_limbo();
+        let placed = self.recording.end_limbo(self.pipeline.clock.mono());
+        if !placed.is_empty() {
+            // The origin may be theirs, and no part is in the spool before it.
+            self.keep_state().await;
+        }
+        delivery::deliver_all(&self.pipeline, placed).await;
         self.order(Order::Suspend).await;
         if live {
             self.recording.event("suspended", serde_json::Value::Null);

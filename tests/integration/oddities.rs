@@ -28,6 +28,8 @@ struct Track {
 struct Row {
     name: &'static str,
     messages: Vec<String>,
+    /// The bot dials anew before this one of the messages.
+    redial: Option<usize>,
     tracks: Vec<Track>,
     /// Events with their ticks, without those of sockets and of the end.
     events: Vec<(&'static str, Tick)>,
@@ -41,7 +43,8 @@ impl Row {
     /// One participant, and nothing is wrong yet.
     fn new(name: &'static str, messages: Vec<Value>, shown: Vec<Option<u32>>) -> Row {
         let messages = messages.iter().map(Value::to_string).collect();
-        Row { name, messages, tracks: vec![of("100", shown)], events: vec![], rejected: vec![], and: |_| {} }
+        let redial = None;
+        Row { name, messages, redial, tracks: vec![of("100", shown)], events: vec![], rejected: vec![], and: |_| {} }
     }
 
     fn discards(mut self, reason: &'static str, n: u64) -> Row {
@@ -196,6 +199,43 @@ fn relative_clock() -> Vec<(&'static str, Make)> {
     ]
 }
 
+/// Times that are an hour ahead, and are believed only when nothing contradicts them.
+fn far_ahead() -> Vec<(&'static str, Make)> {
+    fn origin_is_right(manifest: &Manifest) {
+        assert_eq!((manifest.origin.as_deref(), manifest.origin_from_server), (Some(&*rfc3339(ORIGIN)), false));
+    }
+    vec![
+        ("the first one is an hour ahead", |_, s| {
+            let row = Row::new("", [vec![s.on(77, 7200)], s.plain(0..9)].concat(), numbers(0..9));
+            Row { and: origin_is_right, ..row.discards("bad_timestamp", 1) }
+        }),
+        ("the first one's relative is an hour ahead", |_, s| {
+            let row = Row::new("", [vec![s.clocks(77, 3600.0, 0.0)], s.plain(0..9)].concat(), numbers(0..9));
+            Row { and: origin_is_right, ..row.discards("bad_timestamp", 1) }
+        }),
+        ("the first one is an hour ahead, without absolute", |_, s| {
+            let messages = [7200, 0, 1, 2, 3, 4, 5].map(|n| s.stamped(n % 100, at(n), json!(null)));
+            let and = |manifest: &Manifest| assert!(manifest.origin.is_some() && manifest.origin_from_server);
+            Row { and, ..Row::new("", messages.to_vec(), numbers(0..6)).discards("bad_timestamp", 1) }
+        }),
+        ("the first one after a redial is an hour ahead", |_, s| {
+            let messages = [s.plain(0..6), vec![s.on(77, 7206)], s.plain(6..20)].concat();
+            Row { redial: Some(6), ..Row::new("", messages, numbers(0..20)).discards("bad_timestamp", 1) }
+        }),
+        ("back after fifteen minutes", |_, s| {
+            let later = (6..12).map(|number| s.on(number, number + 1800));
+            let shown = [numbers(0..6), again(Some(5), 3), again(None, 1797), numbers(6..12)].concat();
+            let row = Row::new("", s.plain(0..6).into_iter().chain(later).collect(), shown);
+            Row { redial: Some(6), ..row.gap(9, 1806, GapReason::Disconnected) }
+        }),
+        ("one picture after fifteen minutes, and no more", |_, s| {
+            let messages = [s.plain(0..6), vec![s.on(6, 1806)]].concat();
+            let shown = [numbers(0..6), again(Some(5), 20), again(None, 1780), numbers(6..7)].concat();
+            Row::new("", messages, shown).gap(26, 1806, GapReason::Unknown)
+        }),
+    ]
+}
+
 fn absolute_clock() -> Vec<(&'static str, Make)> {
     fn origin_is(manifest: &Manifest, seconds: i64) {
         let origin = rfc3339(Micros(ORIGIN.0 + seconds * 1_000_000));
@@ -295,12 +335,18 @@ async fn rejected(server: &Server) -> BTreeMap<String, f64> {
 async fn oddities_have_the_outcome_that_a_user_would_want() {
     let server = Server::start(&["--segment", "2s"]).await;
     let camera = Camera::new(1, Kind::Webcam);
-    for (n, (name, make)) in [order(), relative_clock(), absolute_clock(), people()].into_iter().flatten().enumerate() {
+    for (n, (name, make)) in
+        [order(), relative_clock(), far_ahead(), absolute_clock(), people()].into_iter().flatten().enumerate()
+    {
         let recording = format!("row-{n}");
         let row = Row { name, ..make(name, &Sender { row: &recording, camera: &camera }) };
         let before = rejected(&server).await;
         let mut bot = Bot::connect(&server.ws()).await;
-        for message in &row.messages {
+        for (n, message) in row.messages.iter().enumerate() {
+            if row.redial == Some(n) {
+                bot.close().await;
+                bot = Bot::connect(&server.ws()).await;
+            }
             bot.send_text(message.clone()).await;
         }
         bot.close().await;
