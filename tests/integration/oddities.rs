@@ -4,6 +4,7 @@
 //! Messages that are broken in themselves are in [`crate::bad_messages`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tilecast::clock::rfc3339;
@@ -30,6 +31,8 @@ struct Row {
     messages: Vec<String>,
     /// The bot dials anew before this one of the messages.
     redial: Option<usize>,
+    /// From this one on they are sent as fast as they are made.
+    pace_from: Option<usize>,
     tracks: Vec<Track>,
     /// Events with their ticks, without those of sockets and of the end.
     events: Vec<(&'static str, Tick)>,
@@ -43,8 +46,17 @@ impl Row {
     /// One participant, and nothing is wrong yet.
     fn new(name: &'static str, messages: Vec<Value>, shown: Vec<Option<u32>>) -> Row {
         let messages = messages.iter().map(Value::to_string).collect();
-        let redial = None;
-        Row { name, messages, redial, tracks: vec![of("100", shown)], events: vec![], rejected: vec![], and: |_| {} }
+        let (redial, pace_from) = (None, None);
+        Row {
+            name,
+            messages,
+            redial,
+            pace_from,
+            tracks: vec![of("100", shown)],
+            events: vec![],
+            rejected: vec![],
+            and: |_| {},
+        }
     }
 
     fn discards(mut self, reason: &'static str, n: u64) -> Row {
@@ -162,6 +174,26 @@ fn relative_clock() -> Vec<(&'static str, Make)> {
             let anew = (10..20).map(|number| s.clocks(number, at(number - 10), at(number)));
             let row = Row::new("", s.plain(0..10).into_iter().chain(anew).collect(), numbers(0..20));
             Row { events: vec![("clock_rebased", 12)], ..row }
+        }),
+        ("a pause, and absolute an hour back", |_, s| {
+            let anew = (10..30).map(|number| s.clocks(number, at(number - 10), at(number) - 3600.0));
+            let row = Row::new("", s.plain(0..10).into_iter().chain(anew).collect(), numbers(0..30));
+            Row { events: vec![("clock_rebased", 12)], ..row }
+        }),
+        ("a pause, and absolute some seconds back", |_, s| {
+            let anew = (20..40).map(|number| s.clocks(number, at(number - 20), at(number) - 5.0));
+            let row = Row::new("", s.plain(0..20).into_iter().chain(anew).collect(), numbers(0..40));
+            Row { events: vec![("clock_rebased", 22)], ..row }
+        }),
+        ("a pause without absolute", |_, s| {
+            let messages = (0..40).map(|n| s.stamped(n, at(n % 20), json!(null))).collect();
+            let row = Row::new("", messages, numbers(0..40));
+            // How fast they come tells them from a replay.
+            Row { events: vec![("clock_rebased", 22)], pace_from: Some(20), ..row }
+        }),
+        ("all of it again, without absolute", |_, s| {
+            let messages = (0..44).map(|n| s.stamped(n % 22, at(n % 22), json!(null))).collect();
+            Row { redial: Some(22), ..Row::new("", messages, numbers(0..22)).discards("duplicate", 22) }
         }),
         ("pictures from before the start", |_, s| {
             let before = [-1.0, -0.5].map(|relative| s.clocks(77, relative, relative));
@@ -346,6 +378,9 @@ async fn oddities_have_the_outcome_that_a_user_would_want() {
             if row.redial == Some(n) {
                 bot.close().await;
                 bot = Bot::connect(&server.ws()).await;
+            }
+            if row.pace_from.is_some_and(|from| n > from && n < from + 5) {
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
             bot.send_text(message.clone()).await;
         }

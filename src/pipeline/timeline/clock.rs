@@ -30,6 +30,15 @@ const WITNESSES: usize = 3;
 /// Witnesses of a new offset must span this much time.
 const OFFSET_SPAN: Micros = Micros::SECOND;
 
+/// Without a valid `absolute`, a `relative` under this tells of a new start when it is also [`RESTART_BACK`] behind.
+const RESTART_ZERO: Micros = Micros::from_secs(2);
+
+/// A replay after a blip, or a lane that lags, goes back less than this or does not begin near zero.
+const RESTART_BACK: Micros = Micros::from_secs(5);
+
+/// How far past the clock a source goes on that says nothing usable about how long it paused: bots send twice a second.
+const RESTART_STEP: Micros = Micros(500_000);
+
 /// How long a capture stays undecided.
 const LIMBO_TIME: Micros = Micros::from_secs(5);
 
@@ -90,6 +99,8 @@ enum Doubt {
     Far,
     /// `relative` went back and the offset moved.
     Rebased { offset: Micros },
+    /// `relative` began anew near zero, and there is no offset to compare.
+    Restarted,
 }
 
 /// An undecided capture.
@@ -118,6 +129,8 @@ struct Jumped {
 pub struct RecordingClock {
     /// The newest time on the line; `None` before the first capture.
     clock: Option<Micros>,
+    /// The newest time on the line that a capture was given: the clock without the idle time.
+    last: Option<Micros>,
     /// When the recording was last seen idle, unless something was read since.
     idle_since: Option<Micros>,
     origin: Option<Origin>,
@@ -144,6 +157,7 @@ impl RecordingClock {
         let offset = (!origin.from_server).then_some(origin.unix);
         RecordingClock {
             clock: Some(last),
+            last: Some(last),
             origin: Some(origin),
             eras: VecDeque::from([Era { offset, shift: Micros(0) }]),
             newest: Some(last),
@@ -253,12 +267,21 @@ impl RecordingClock {
         if ahead > FAR {
             return Ok(Some(Doubt::Far));
         }
-        let Some(offset) = offset else { return Ok(None) };
         let Some(newest) = self.newest else { return Ok(None) };
+        let comparable = self.eras.back().is_some_and(|era| era.offset.is_some());
+        let Some(offset) = offset.filter(|_| comparable) else {
+            return Ok(self.restarted(relative, newest).then_some(Doubt::Restarted));
+        };
         // Once one went back, the others with its offset need not have gone as far.
         let company = self.limbo.iter().any(|witness| witness.agrees_on(offset));
         let back = relative < newest - SLACK || company && relative < newest;
         Ok((back && !self.knows(offset) && !self.absolute_jumped(offset)).then_some(Doubt::Rebased { offset }))
+    }
+
+    /// Whether a `relative` without offset seems to tell of a new start, by itself or with those that are undecided for it.
+    fn restarted(&self, relative: Micros, newest: Micros) -> bool {
+        let company = || self.limbo.iter().any(|witness| witness.doubt == Doubt::Restarted);
+        newest - relative > RESTART_BACK && relative >= Micros(0) && (relative < RESTART_ZERO || company())
     }
 
     /// Whether captures with that new offset go on in `relative` as before.
@@ -279,35 +302,52 @@ impl RecordingClock {
         let agrees = |witness: &Witness| match (witness.doubt, doubt) {
             (Doubt::Far, Doubt::Far) => near(witness.relative, relative, FAR_TOGETHER),
             (_, Doubt::Rebased { offset }) => witness.agrees_on(offset),
+            (Doubt::Restarted, Doubt::Restarted) => true,
             _ => false,
         };
-        let times = || self.limbo.iter().filter(|witness| agrees(witness)).map(|witness| witness.relative);
+        let those = || self.limbo.iter().filter(|witness| agrees(witness));
+        let times = || those().map(|witness| witness.relative);
         let (Some(from), Some(to)) = (times().min(), times().max()) else { return false };
         if times().count() < WITNESSES {
             return false;
         }
-        if let Doubt::Rebased { offset } = doubt {
-            let long_enough = to - from >= OFFSET_SPAN || self.limbo.len() >= LIMBO_MAX;
-            if !long_enough || !self.rebase(to, offset) {
-                return false;
+        let full = self.limbo.len() >= LIMBO_MAX;
+        let rebased = match doubt {
+            Doubt::Far => true,
+            Doubt::Rebased { offset } => (to - from >= OFFSET_SPAN || full) && self.rebase(from, to, Some(offset)),
+            Doubt::Restarted => {
+                let read = || those().map(|witness| witness.since);
+                let took = read().max().unwrap_or_default() - read().min().unwrap_or_default();
+                let span = if full { Micros(OFFSET_SPAN.0 / 2) } else { OFFSET_SPAN };
+                // What is sent again comes faster than it was made.
+                to - from >= span && took.0 * 2 >= (to - from).0 && self.rebase(from, to, None)
             }
+        };
+        if rebased {
+            self.limbo.retain(|witness| !agrees(witness));
         }
-        self.limbo.retain(|witness| !agrees(witness));
-        true
+        rebased
     }
 
-    /// Begins the era of `offset`, in which `relative` is the newest time. Not when that would be a day ahead.
-    fn rebase(&mut self, relative: Micros, offset: Micros) -> bool {
-        let (Some(clock), Some(&Era { offset: Some(from), shift })) = (self.clock, self.eras.back()) else {
-            return false;
-        };
-        let shift = shift + offset - from;
-        if relative + shift > clock + NEVER {
+    /// Begins the era of `offset`, whose undecided captures lie from `oldest` to `newest`. By the offset, unless that would
+    /// put them over what is written, or a day ahead: then they go on at the clock. Not when their own times are too far apart for that.
+    fn rebase(&mut self, oldest: Micros, newest: Micros, offset: Option<Micros>) -> bool {
+        let (Some(clock), Some(&before)) = (self.clock, self.eras.back()) else { return false };
+        let by_offset = offset.zip(before.offset).map(|(to, from)| before.shift + to - from);
+        // The idle clock may be ahead of the source by what a message takes; a little behind the last one is reordering.
+        let written = (clock - SLACK).max(self.last.unwrap_or(clock) - OFFSET_TOGETHER);
+        // After a restart of the server, what is behind is sent again from before: an era that is not known here.
+        let resumed = self.accepted == 0;
+        let fits = |shift: &Micros| newest + *shift <= clock + NEVER && (resumed || oldest + *shift >= written);
+        let shift = by_offset.filter(fits).unwrap_or(clock + RESTART_STEP - oldest);
+        if by_offset != Some(shift) && newest - oldest > FAR {
             return false;
         }
-        self.begin(Era { offset: Some(offset), shift });
-        self.newest = Some(relative);
-        self.rebased = Some(ClockRebased { from, to: offset, at: relative + shift });
+        let zero = |shift: Micros| self.origin.map_or(Micros(0), |origin| origin.unix) + shift;
+        let (from, to) = (before.offset.unwrap_or(zero(before.shift)), offset.unwrap_or(zero(shift)));
+        self.begin(Era { offset, shift });
+        self.newest = Some(newest);
+        self.rebased = Some(ClockRebased { from, to, at: newest + shift });
         true
     }
 
@@ -323,6 +363,7 @@ impl RecordingClock {
         let line = self.line(relative, offset);
         self.accepted += 1;
         self.clock = self.clock.max(Some(line));
+        self.last = self.last.max(Some(line));
         if self.eras.is_empty() {
             self.begin(Era { offset: None, shift: Micros(0) });
         }
@@ -404,7 +445,7 @@ impl RecordingClock {
                         self.accept(relative, offset);
                     }
                 }
-                Doubt::Far => {}
+                Doubt::Far | Doubt::Restarted => {}
             }
         }
     }
@@ -416,10 +457,7 @@ impl Witness {
     }
 
     fn tells_of(&self, offset: Option<Micros>) -> bool {
-        match self.doubt {
-            Doubt::Far => true,
-            Doubt::Rebased { offset: own } => offset == Some(own),
-        }
+        self.offset == offset
     }
 }
 
@@ -710,6 +748,54 @@ mod tests {
         }
         assert_eq!(reader.read(500, UNIX + 160_000), Verdict::At(ms(160_500)));
         assert_eq!(reader.recheck(7, UNIX + 160_000), Verdict::At(ms(160_007)));
+    }
+
+    /// A source that paused at 100 s, and `relative` starts again. With its offset from before and after, the captures read from
+    /// then on, the milliseconds between two reads, and where the first and last of them end.
+    #[test]
+    fn after_a_pause_nothing_is_put_over_what_is_written() {
+        let anew = |n: i64| (0..n).map(|n| 130 + n * 500).collect::<Vec<i64>>();
+        let hour = 3_600_000;
+        let table: [(&str, [Option<i64>; 2], Vec<i64>, i64, bool); 13] = [
+            ("absolute runs on", [Some(0), Some(100_500)], anew(20), 500, true),
+            ("an hour back", [Some(0), Some(100_500 - hour)], anew(20), 500, true),
+            ("an hour back, in a burst", [Some(0), Some(100_500 - hour)], anew(20), 1, true),
+            ("20 s back", [Some(0), Some(80_500)], anew(20), 500, true),
+            ("years ahead", [Some(0), Some(100_000 * hour)], anew(20), 500, true),
+            ("no absolute at all", [None, None], anew(20), 500, true),
+            ("no absolute any more", [Some(0), None], anew(20), 500, true),
+            ("an absolute only then", [None, Some(0)], anew(20), 500, true),
+            ("by few pictures", [None, None], vec![900, 2900, 4900, 6900], 2000, true),
+            ("all sent again", [None, None], anew(20), 5, false),
+            ("the last minute sent again", [None, None], (0..20).map(|n| 40_000 + n * 500).collect(), 500, false),
+            ("a lane behind", [None, None], (0..20).map(|n| 96_000 + n * 10).collect(), 500, false),
+            ("zero for want of a time", [None, None], vec![0; 20], 500, false),
+        ];
+        for (name, [before, after], reads, pace, goes_on) in table {
+            let mut reader = Reader::new();
+            for n in 0..=200 {
+                assert_eq!(reader.read_as(n * 500, before.map(|off| UNIX + off)), Verdict::At(ms(n * 500)), "{name}");
+            }
+            let offset = after.map(|off| UNIX + off);
+            let verdicts: Vec<Verdict> = reads
+                .iter()
+                .map(|read| {
+                    reader.wall += pace - 10;
+                    reader.read_as(*read, offset)
+                })
+                .collect();
+            reader.wall += 5000;
+            let shift = if goes_on { 100_500 - if name == "absolute runs on" { 0 } else { reads[0] } } else { 0 };
+            for (relative, verdict) in reads.iter().zip(verdicts) {
+                let absolute = offset.map(|offset| ms(relative + offset));
+                let verdict = match verdict {
+                    Verdict::Limbo => reader.clock.recheck(ms(*relative), absolute, ms(reader.wall)),
+                    decided => decided,
+                };
+                assert_eq!(verdict, Verdict::At(ms(relative + shift)), "{name}: {relative}");
+            }
+            assert_eq!(reader.clock.take_rebased().is_some(), goes_on, "{name}");
+        }
     }
 
     #[test]
