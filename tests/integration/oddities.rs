@@ -262,8 +262,9 @@ fn far_ahead() -> Vec<(&'static str, Make)> {
         }),
         ("one picture after fifteen minutes, and no more", |_, s| {
             let messages = [s.plain(0..6), vec![s.on(6, 1806)]].concat();
-            let shown = [numbers(0..6), again(Some(5), 20), again(None, 1780), numbers(6..7)].concat();
-            Row::new("", messages, shown).gap(26, 1806, GapReason::Unknown)
+            // It is placed at the end, when the socket is gone: the hole counts as the socket's.
+            let shown = [numbers(0..6), again(Some(5), 3), again(None, 1797), numbers(6..7)].concat();
+            Row::new("", messages, shown).gap(9, 1806, GapReason::Disconnected)
         }),
     ]
 }
