@@ -629,7 +629,8 @@ mod tests {
     fn after_a_pause_nothing_is_put_over_what_is_written() {
         let anew = |n: i64| (0..n).map(|n| 130 + n * 500).collect::<Vec<i64>>();
         let hour = 3_600_000;
-        let table: [(&str, [Option<i64>; 2], Vec<i64>, i64, bool); 13] = [
+        type Case = (&'static str, [Option<i64>; 2], Vec<i64>, i64, bool);
+        let table: [Case; 13] = [
             ("absolute runs on", [Some(0), Some(100_500)], anew(20), 500, true),
             ("an hour back", [Some(0), Some(100_500 - hour)], anew(20), 500, true),
             ("an hour back, in a burst", [Some(0), Some(100_500 - hour)], anew(20), 1, true),
