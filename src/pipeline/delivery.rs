@@ -64,6 +64,14 @@ pub async fn deliver(pipeline: &Pipeline, patience: &mut Patience, offer: Offer)
     }
 }
 
+/// Delivers captures that come from no socket now: their doubt is over.
+pub async fn deliver_all(pipeline: &Pipeline, offers: Vec<Offer>) {
+    let mut patience = Patience::new(Micros::from(pipeline.config.patience));
+    for offer in offers {
+        deliver(pipeline, &mut patience, offer).await;
+    }
+}
+
 /// Waits for the budget while others give bytes back. `None` when nobody did for as long as the patience lasts: what
 /// holds the budget then are pictures that wait for a time that only further messages bring.
 async fn charge(pipeline: &Pipeline, bytes: u64) -> Option<Charge> {

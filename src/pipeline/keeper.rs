@@ -12,6 +12,7 @@ use crate::config::Output;
 use crate::media::Tick;
 
 use super::Pipeline;
+use super::delivery;
 use super::lane::{Lane, Order};
 use super::package::playlist::{Entry, Playlist};
 use super::recording::Recording;
@@ -295,9 +296,10 @@ impl Keeper {
             // From here on nothing more is taken.
             self.recording.set_state(State::Suspended);
         }
-        // Before the lanes: their pictures wait for it.
+        let placed = self.recording.end_limbo(self.pipeline.clock.mono());
+        // Before the lanes: their pictures wait for it, and the origin may be theirs.
         keep_state(&self.pipeline, &self.recording).await;
-        self.recording.end_limbo();
+        delivery::deliver_all(&self.pipeline, placed).await;
         order(&self.recording, Order::Suspend).await;
         if live {
             self.recording.event("suspended", serde_json::Value::Null);

@@ -56,7 +56,6 @@ use lane::{Lane, LaneParts, Lists};
 use recording::{Recording, RecordingParts, Refused};
 use registry::Registry;
 use schedule::ReadyList;
-use shed::Patience;
 use state::RecordingSettings;
 use store::keys;
 use store::manifest::Mp4Manifest;
@@ -319,15 +318,15 @@ impl Pipeline {
                 if !self.space.is_disk_full() {
                     self.write_events(&recording);
                 }
+                let first = recording.origin().is_none();
                 let placed = recording.leave_limbo(now);
                 if !placed.is_empty() {
+                    if first {
+                        // Ahead of its first capture, as where one is placed at once.
+                        self.write_state(&recording, &recording.persistent());
+                    }
                     let pipeline = Arc::clone(&self);
-                    tokio::spawn(async move {
-                        let mut patience = Patience::new(Micros::from(pipeline.config.patience));
-                        for offer in placed {
-                            delivery::deliver(&pipeline, &mut patience, offer).await;
-                        }
-                    });
+                    tokio::spawn(async move { delivery::deliver_all(&pipeline, placed).await });
                 }
             }
         }

@@ -329,17 +329,9 @@ impl Recording {
     /// Reads the clocks of a capture of `who` that was just taken from a socket. Returns the captures that are placed by now, in
     /// the order in which they were read: usually this one alone; none while its time is in doubt; earlier ones in front
     /// of it when it settled theirs.
-    pub fn read(
-        &self,
-        mut offer: Offer,
-        who: &Participant,
-        time: Timestamp,
-        wall: Micros,
-        unix: Micros,
-        first_of_socket: bool,
-    ) -> Vec<Offer> {
+    pub fn read(&self, mut offer: Offer, who: &Participant, time: Timestamp, wall: Micros, unix: Micros) -> Vec<Offer> {
         let mut inner = self.lock();
-        let verdict = inner.clock.read(time.relative, time.absolute, wall, unix, first_of_socket);
+        let verdict = inner.clock.read(time.relative, time.absolute, wall, unix);
         if let Some(event) = inner.clock.take_rebased() {
             let detail = serde_json::json!({ "zero_before": rfc3339(event.from), "zero_after": rfc3339(event.to) });
             self.note(&mut inner, event.at, "clock_rebased", None, detail);
@@ -367,12 +359,16 @@ impl Recording {
 
     /// Captures whose doubt is over by time alone; asked once a second.
     pub fn leave_limbo(&self, wall: Micros) -> Vec<Offer> {
-        self.lock().leave_limbo(wall)
+        let mut inner = self.lock();
+        let placed = inner.leave_limbo(wall);
+        inner.mark_back(&placed);
+        placed
     }
 
-    /// No more captures come that could settle those in doubt.
-    pub fn end_limbo(&self) {
-        self.lock().limbo.drain(..).for_each(|offer| offer.lane.discard(DiscardReason::BadTimestamp, 1));
+    /// No more captures come that could settle those in doubt: gives those that are believed all the same.
+    pub fn end_limbo(&self, wall: Micros) -> Vec<Offer> {
+        self.lock().clock.end_limbo();
+        self.leave_limbo(wall)
     }
 
     /// The lane of a participant and kind, opened by `open` where there is none.

@@ -288,7 +288,6 @@ impl Session {
     }
 
     fn picture(&mut self, message: PictureMessage<'_>, text: &Bytes, wall: Micros) -> Accepted {
-        let first_of_socket = self.recordings.is_empty();
         let none = || Accepted::Offers(Vec::new());
         let header = header_of(&message.buffer);
         let Some((recording, lane)) = self.expect(&message, header.as_ref()) else { return none() };
@@ -315,7 +314,7 @@ impl Session {
         };
         let unix = self.pipeline.clock.unix();
         let first = recording.origin().is_none();
-        let placed = recording.read(offer, &message.participant, message.timestamp, wall, unix, first_of_socket);
+        let placed = recording.read(offer, &message.participant, message.timestamp, wall, unix);
         if first && recording.origin().is_some() {
             // Ahead of its first capture, so that it is in the spool before any part (`TrackWriter::takes_pictures`). The
             // keeper writes it again when it changes, and when the queue is full now.

@@ -4,6 +4,7 @@
 //! Messages that are broken in themselves are in [`crate::bad_messages`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tilecast::clock::rfc3339;
@@ -14,6 +15,8 @@ use tilecast::pipeline::store::manifest::{Gap, Manifest};
 use crate::bot::{Bot, Camera, ORIGIN, at, event, picture};
 use crate::harness::Server;
 use crate::playback::{check_finished, lines, track};
+
+mod clocks;
 
 /// What a track must be like.
 struct Track {
@@ -28,6 +31,10 @@ struct Track {
 struct Row {
     name: &'static str,
     messages: Vec<String>,
+    /// The bot dials anew before this one of the messages.
+    redial: Option<usize>,
+    /// From this one on they are sent as fast as they are made.
+    pace_from: Option<usize>,
     tracks: Vec<Track>,
     /// Events with their ticks, without those of sockets and of the end.
     events: Vec<(&'static str, Tick)>,
@@ -41,7 +48,17 @@ impl Row {
     /// One participant, and nothing is wrong yet.
     fn new(name: &'static str, messages: Vec<Value>, shown: Vec<Option<u32>>) -> Row {
         let messages = messages.iter().map(Value::to_string).collect();
-        Row { name, messages, tracks: vec![of("100", shown)], events: vec![], rejected: vec![], and: |_| {} }
+        let (redial, pace_from) = (None, None);
+        Row {
+            name,
+            messages,
+            redial,
+            pace_from,
+            tracks: vec![of("100", shown)],
+            events: vec![],
+            rejected: vec![],
+            and: |_| {},
+        }
     }
 
     fn discards(mut self, reason: &'static str, n: u64) -> Row {
@@ -138,105 +155,6 @@ fn order() -> Vec<(&'static str, Make)> {
     ]
 }
 
-fn relative_clock() -> Vec<(&'static str, Make)> {
-    vec![
-        ("relative jumps two hours ahead once", |_, s| {
-            let odd = s.clocks(5, 7200.0, 2.5);
-            let shown = [numbers(0..5), again(Some(4), 1), numbers(6..12)].concat();
-            Row::new("", [s.plain(0..5), vec![odd], s.plain(6..12)].concat(), shown).discards("bad_timestamp", 1)
-        }),
-        ("both clocks go on twelve minutes later", |_, s| {
-            let later = (6..12).map(|number| s.on(number, number + 1440));
-            let shown = [numbers(0..6), again(Some(5), 20), again(None, 1420), numbers(6..12)].concat();
-            Row::new("", s.plain(0..6).into_iter().chain(later).collect(), shown).gap(26, 1446, GapReason::Unknown)
-        }),
-        ("relative alone jumps 30 s ahead", |_, s| {
-            let ahead = (10..16).map(|number| s.clocks(number, at(number + 60), at(number)));
-            let shown = [numbers(0..10), again(Some(9), 20), again(None, 40), numbers(10..16)].concat();
-            Row::new("", s.plain(0..10).into_iter().chain(ahead).collect(), shown).gap(30, 70, GapReason::Unknown)
-        }),
-        ("relative begins anew after a pause", |_, s| {
-            let anew = (10..20).map(|number| s.clocks(number, at(number - 10), at(number)));
-            let row = Row::new("", s.plain(0..10).into_iter().chain(anew).collect(), numbers(0..20));
-            Row { events: vec![("clock_rebased", 12)], ..row }
-        }),
-        ("pictures from before the start", |_, s| {
-            let before = [-1.0, -0.5].map(|relative| s.clocks(77, relative, relative));
-            let messages = before.into_iter().chain(s.plain(0..6)).collect();
-            Row::new("", messages, numbers(0..6)).discards("before_start", 2)
-        }),
-        ("times that nobody lives to see", |_, s| {
-            let odd = [json!(3.0e9), json!(-3.0e9), json!(1e18), json!(-1e300), json!(i64::MAX), json!(u64::MAX)];
-            let odd = odd.map(|relative| s.clocks(77, relative, 3.0));
-            let messages = [s.plain(0..6), odd.to_vec(), s.plain(6..9)].concat();
-            Row::new("", messages, numbers(0..9)).discards("bad_timestamp", 6)
-        }),
-        ("the first one's time is impossible", |_, s| {
-            let messages = [vec![s.clocks(77, 1.0e9, 0.0)], s.plain(0..6)].concat();
-            Row::new("", messages, numbers(0..6)).discards("bad_timestamp", 1)
-        }),
-        ("no number at all", |_, s| {
-            let odd = ["NaN", "Infinity", "-Infinity", "1e400", "-1e400"];
-            let good = s.clocks(77, "RELATIVE", 3.0).to_string();
-            let odd = odd.map(|number| good.replace("\"RELATIVE\"", number));
-            let mut row = Row::new("", s.plain(0..9), numbers(0..9));
-            row.messages.splice(5..5, odd);
-            Row { rejected: vec![("not_json", 5)], ..row }
-        }),
-        ("events at impossible times", |_, s| {
-            let odd = [json!(1e300), json!(3.0e9), json!(-3.0e9)].map(|relative| s.event("speech_on", relative));
-            let row = Row::new("", [s.plain(0..7), odd.to_vec(), s.plain(7..9)].concat(), numbers(0..9));
-            Row { events: vec![("speech_on", 6); 3], ..row }
-        }),
-        ("a camera that goes off at an impossible time", |_, s| {
-            let odd = [3.0e9, -3.0e9].map(|relative| s.event("webcam_off", relative));
-            let row = Row::new("", [s.plain(0..7), odd.to_vec(), s.plain(7..9)].concat(), numbers(0..9));
-            Row { events: vec![("webcam_off", 6); 2], ..row }
-        }),
-    ]
-}
-
-fn absolute_clock() -> Vec<(&'static str, Make)> {
-    fn origin_is(manifest: &Manifest, seconds: i64) {
-        let origin = rfc3339(Micros(ORIGIN.0 + seconds * 1_000_000));
-        assert_eq!((manifest.origin.as_deref(), manifest.origin_from_server), (Some(&*origin), false));
-    }
-    vec![
-        ("absolute changes by an hour", |_, s| {
-            let messages = (0..20).map(|n| s.clocks(n, at(n), at(n) + if n < 10 { 0.0 } else { 3600.0 })).collect();
-            Row { and: |manifest| origin_is(manifest, 0), ..Row::new("", messages, numbers(0..20)) }
-        }),
-        ("absolute changes by an hour and back", |_, s| {
-            let off = |n| if (6..14).contains(&n) { -3600.0 } else { 0.0 };
-            let messages = (0..20).map(|n| s.clocks(n, at(n), at(n) + off(n))).collect();
-            Row { and: |manifest| origin_is(manifest, 0), ..Row::new("", messages, numbers(0..20)) }
-        }),
-        ("absolute is a year off all through", |_, s| {
-            let messages = (0..8).map(|n| s.clocks(n, at(n), at(n) - 31_536_000.0)).collect();
-            Row { and: |manifest| origin_is(manifest, -31_536_000), ..Row::new("", messages, numbers(0..8)) }
-        }),
-        ("absolute stands still", |_, s| {
-            let messages = (0..20).map(|n| s.clocks(n, at(n), 0.0)).collect();
-            Row { and: |manifest| origin_is(manifest, 0), ..Row::new("", messages, numbers(0..20)) }
-        }),
-        ("absolute is of every wrong form", |_, s| {
-            let forms = [
-                json!("yesterday"),
-                json!(17),
-                json!(null),
-                json!({}),
-                json!(""),
-                json!("9999-99-99T99:99:99Z"),
-                json!("+262000-01-01T00:00:00Z"),
-                json!("-9999-01-01T00:00:00Z"),
-            ];
-            let messages = (0..8).zip(forms).map(|(n, absolute)| s.stamped(n, at(n), absolute)).collect();
-            let and = |manifest: &Manifest| assert!(manifest.origin.is_some() && manifest.origin_from_server);
-            Row { and, ..Row::new("", messages, numbers(0..8)) }
-        }),
-    ]
-}
-
 fn people() -> Vec<(&'static str, Make)> {
     vec![
         ("two of the same name", |_, s| {
@@ -295,12 +213,19 @@ async fn rejected(server: &Server) -> BTreeMap<String, f64> {
 async fn oddities_have_the_outcome_that_a_user_would_want() {
     let server = Server::start(&["--segment", "2s"]).await;
     let camera = Camera::new(1, Kind::Webcam);
-    for (n, (name, make)) in [order(), relative_clock(), absolute_clock(), people()].into_iter().flatten().enumerate() {
+    for (n, (name, make)) in [order(), clocks::rows(), people()].into_iter().flatten().enumerate() {
         let recording = format!("row-{n}");
         let row = Row { name, ..make(name, &Sender { row: &recording, camera: &camera }) };
         let before = rejected(&server).await;
         let mut bot = Bot::connect(&server.ws()).await;
-        for message in &row.messages {
+        for (n, message) in row.messages.iter().enumerate() {
+            if row.redial == Some(n) {
+                bot.close().await;
+                bot = Bot::connect(&server.ws()).await;
+            }
+            if row.pace_from.is_some_and(|from| n > from && n < from + 5) {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
             bot.send_text(message.clone()).await;
         }
         bot.close().await;

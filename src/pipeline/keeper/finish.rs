@@ -7,6 +7,7 @@ use crate::config::Output;
 use crate::media::Tick;
 use crate::pipeline::Pipeline;
 use crate::pipeline::assembly::{self, AssembleJob};
+use crate::pipeline::delivery;
 use crate::pipeline::lane::{Lane, Order};
 use crate::pipeline::recording::Recording;
 use crate::pipeline::store::manifest::Mp4Manifest;
@@ -35,8 +36,9 @@ pub(super) async fn beside(
 /// Ends the media of a recording that is to be finished, and keeps in the spool that it is. Asks nothing of the store. Gives
 /// the tick after the last one.
 pub(super) async fn end_media(pipeline: &Pipeline, recording: &Arc<Recording>) -> Tick {
+    let placed = recording.end_limbo(pipeline.clock.mono());
     keep_state(pipeline, recording).await;
-    recording.end_limbo();
+    delivery::deliver_all(pipeline, placed).await;
     let lanes = order(recording, Order::Flush).await;
     let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
     order(recording, Order::Finish(end)).await;

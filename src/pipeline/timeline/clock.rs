@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::media::Micros;
 
+mod limbo;
+
+use limbo::{Doubt, Witness};
+
 /// A time this far past the clock is believed only with company.
 const FAR: Micros = Micros::from_secs(600);
 
@@ -83,23 +87,6 @@ struct Era {
     shift: Micros,
 }
 
-/// Why a capture is undecided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doubt {
-    /// Its time is far past the clock.
-    Far,
-    /// `relative` went back and the offset moved.
-    Rebased { offset: Micros },
-}
-
-/// An undecided capture.
-#[derive(Clone, Copy, Debug)]
-struct Witness {
-    relative: Micros,
-    doubt: Doubt,
-    since: Micros,
-}
-
 /// Captures whose offset is new though their `relative` goes on.
 #[derive(Clone, Copy, Debug)]
 struct Jumped {
@@ -113,6 +100,8 @@ struct Jumped {
 pub struct RecordingClock {
     /// The newest time on the line; `None` before the first capture.
     clock: Option<Micros>,
+    /// The newest time on the line that a capture was given: the clock without the idle time.
+    last: Option<Micros>,
     /// When the recording was last seen idle, unless something was read since.
     idle_since: Option<Micros>,
     origin: Option<Origin>,
@@ -121,6 +110,8 @@ pub struct RecordingClock {
     /// The newest `relative` of the present era.
     newest: Option<Micros>,
     limbo: Vec<Witness>,
+    /// Captures accepted.
+    accepted: u64,
     /// `absolute` jumped while `relative` went on.
     jumped: Option<Jumped>,
     rebased: Option<ClockRebased>,
@@ -137,6 +128,7 @@ impl RecordingClock {
         let offset = (!origin.from_server).then_some(origin.unix);
         RecordingClock {
             clock: Some(last),
+            last: Some(last),
             origin: Some(origin),
             eras: VecDeque::from([Era { offset, shift: Micros(0) }]),
             newest: Some(last),
@@ -146,37 +138,46 @@ impl RecordingClock {
 
     /// Judges the timestamps of a capture that was just read, and moves the clock by them.
     ///
-    /// `absolute` is in microseconds since 1970, as is `wall_unix`, the server's clock. `first_of_socket`: one of the
-    /// first captures of a new socket, whose time may be far past the clock.
+    /// `absolute` is in microseconds since 1970, as is `wall_unix`, the server's clock. A first capture, of the recording
+    /// as of a socket, is judged like any other: believed at once when its time is wrong it would make all that is right late.
+    /// One that is far ahead for a good reason, an outage or a server that came late, has company within a second, and
+    /// where it has none nothing contradicts it either.
     pub fn read(
         &mut self,
         relative: Option<Micros>,
         absolute: Option<Micros>,
         wall: Micros,
         wall_unix: Micros,
-        first_of_socket: bool,
     ) -> Verdict {
         self.idle_since = None;
         self.expire(wall);
         let Some(relative) = relative else { return Verdict::BadTimestamp };
         let offset = absolute.map(|absolute| absolute - relative);
-        let believed = first_of_socket || self.clock.is_none();
         match self.doubt(relative, offset) {
             Err(()) => return Verdict::BadTimestamp,
-            Ok(Some(Doubt::Far)) if believed => {}
             Ok(Some(doubt)) => {
-                self.limbo.push(Witness { relative, doubt, since: wall });
+                let accepted = self.accepted;
+                self.limbo.push(Witness { relative, offset, doubt, since: wall, unix: wall_unix, accepted });
                 if !self.convinced(relative, doubt) {
                     return self.limbo_or_full(relative, offset);
                 }
             }
             Ok(None) => {}
         }
-        let from_server = absolute.is_none();
-        // To a whole millisecond, as manifest and playlists write it: who reads it there goes on with the same one.
-        let unix = Micros(((absolute.unwrap_or(wall_unix) - relative).0 + 500).div_euclid(1000) * 1000);
-        self.origin.get_or_insert(Origin { unix, from_server });
+        self.fix_origin(relative, offset, wall_unix);
         self.accept(relative, offset)
+    }
+
+    /// No more captures come that could settle those in doubt: they are decided with what is known.
+    pub fn end_limbo(&mut self) {
+        self.give_up(|_| true);
+    }
+
+    /// Sets the origin by the first capture that is believed; `unix` is the server's clock when it was read.
+    fn fix_origin(&mut self, relative: Micros, offset: Option<Micros>, unix: Micros) {
+        // To a whole millisecond, as manifest and playlists write it: who reads it there goes on with the same one.
+        let unix = Micros((offset.unwrap_or(unix - relative).0 + 500).div_euclid(1000) * 1000);
+        self.origin.get_or_insert(Origin { unix, from_server: offset.is_none() });
     }
 
     /// Judges an undecided capture again. Never [`Verdict::Limbo`] for longer than 5 s after it was read.
@@ -237,8 +238,11 @@ impl RecordingClock {
         if ahead > FAR {
             return Ok(Some(Doubt::Far));
         }
-        let Some(offset) = offset else { return Ok(None) };
         let Some(newest) = self.newest else { return Ok(None) };
+        let comparable = self.eras.back().is_some_and(|era| era.offset.is_some());
+        let Some(offset) = offset.filter(|_| comparable) else {
+            return Ok(self.restarted(relative, newest).then_some(Doubt::Restarted));
+        };
         // Once one went back, the others with its offset need not have gone as far.
         let company = self.limbo.iter().any(|witness| witness.agrees_on(offset));
         let back = relative < newest - SLACK || company && relative < newest;
@@ -257,44 +261,6 @@ impl RecordingClock {
         present_is_open || self.eras.iter().any(|era| era.offset.is_some_and(|known| near(known, offset, SLACK)))
     }
 
-    /// Whether the undecided captures, this newest one among them, are enough to believe it. If so, takes them out
-    /// of limbo, and begins a new era when they tell of one.
-    fn convinced(&mut self, relative: Micros, doubt: Doubt) -> bool {
-        let agrees = |witness: &Witness| match (witness.doubt, doubt) {
-            (Doubt::Far, Doubt::Far) => near(witness.relative, relative, FAR_TOGETHER),
-            (_, Doubt::Rebased { offset }) => witness.agrees_on(offset),
-            _ => false,
-        };
-        let times = || self.limbo.iter().filter(|witness| agrees(witness)).map(|witness| witness.relative);
-        let (Some(from), Some(to)) = (times().min(), times().max()) else { return false };
-        if times().count() < WITNESSES {
-            return false;
-        }
-        if let Doubt::Rebased { offset } = doubt {
-            let long_enough = to - from >= OFFSET_SPAN || self.limbo.len() >= LIMBO_MAX;
-            if !long_enough || !self.rebase(to, offset) {
-                return false;
-            }
-        }
-        self.limbo.retain(|witness| !agrees(witness));
-        true
-    }
-
-    /// Begins the era of `offset`, in which `relative` is the newest time. Not when that would be a day ahead.
-    fn rebase(&mut self, relative: Micros, offset: Micros) -> bool {
-        let (Some(clock), Some(&Era { offset: Some(from), shift })) = (self.clock, self.eras.back()) else {
-            return false;
-        };
-        let shift = shift + offset - from;
-        if relative + shift > clock + NEVER {
-            return false;
-        }
-        self.begin(Era { offset: Some(offset), shift });
-        self.newest = Some(relative);
-        self.rebased = Some(ClockRebased { from, to: offset, at: relative + shift });
-        true
-    }
-
     fn begin(&mut self, era: Era) {
         if self.eras.len() == ERAS_MAX {
             self.eras.pop_front();
@@ -305,7 +271,9 @@ impl RecordingClock {
     /// Believes these times: moves the clock.
     fn accept(&mut self, relative: Micros, offset: Option<Micros>) -> Verdict {
         let line = self.line(relative, offset);
+        self.accepted += 1;
         self.clock = self.clock.max(Some(line));
+        self.last = self.last.max(Some(line));
         if self.eras.is_empty() {
             self.begin(Era { offset: None, shift: Micros(0) });
         }
@@ -355,36 +323,13 @@ impl RecordingClock {
         if self.limbo.iter().any(|witness| witness.relative == relative && witness.tells_of(offset)) {
             return Verdict::Limbo;
         }
+        // What was undecided never moves the clock ahead: if it was believed it has done so already.
+        if self.line(relative, offset) > self.newest() + FAR_TOGETHER {
+            return Verdict::BadTimestamp;
+        }
         match self.doubt(relative, offset) {
             Err(()) | Ok(Some(Doubt::Far)) => Verdict::BadTimestamp,
             Ok(_) => self.accept(relative, offset),
-        }
-    }
-
-    fn expire(&mut self, wall: Micros) {
-        self.give_up(|witness| wall - witness.since >= LIMBO_TIME);
-    }
-
-    /// Takes these out of limbo: from here on their `relative` counts as it is.
-    fn give_up(&mut self, which: impl Fn(&Witness) -> bool) {
-        for witness in self.limbo.iter().filter(|witness| which(witness)) {
-            if let Doubt::Rebased { .. } = witness.doubt {
-                self.newest = Some(witness.relative);
-            }
-        }
-        self.limbo.retain(|witness| !which(witness));
-    }
-}
-
-impl Witness {
-    fn agrees_on(&self, offset: Micros) -> bool {
-        matches!(self.doubt, Doubt::Rebased { offset: own } if near(own, offset, OFFSET_TOGETHER))
-    }
-
-    fn tells_of(&self, offset: Option<Micros>) -> bool {
-        match self.doubt {
-            Doubt::Far => true,
-            Doubt::Rebased { offset: own } => offset == Some(own),
         }
     }
 }
@@ -420,13 +365,13 @@ mod tests {
 
         /// A capture with that `relative`, and an `absolute` that has this offset to it.
         fn read(&mut self, relative: i64, offset: i64) -> Verdict {
-            self.read_as(relative, Some(offset), false)
+            self.read_as(relative, Some(offset))
         }
 
-        fn read_as(&mut self, relative: i64, offset: Option<i64>, first: bool) -> Verdict {
+        fn read_as(&mut self, relative: i64, offset: Option<i64>) -> Verdict {
             self.wall += 10;
             let absolute = offset.map(|offset| ms(relative + offset));
-            self.clock.read(Some(ms(relative)), absolute, ms(self.wall), ms(UNIX + 7), first)
+            self.clock.read(Some(ms(relative)), absolute, ms(self.wall), ms(UNIX + 7))
         }
 
         fn recheck(&mut self, relative: i64, offset: i64) -> Verdict {
@@ -488,21 +433,21 @@ mod tests {
     #[test]
     fn the_origin_is_what_a_manifest_can_say() {
         let mut clock = RecordingClock::new();
-        clock.read(Some(Micros(500_300)), Some(Micros(1_767_261_601_000_000)), Micros(0), Micros(0), true);
+        clock.read(Some(Micros(500_300)), Some(Micros(1_767_261_601_000_000)), Micros(0), Micros(0));
         assert_eq!(clock.origin().map(|origin| origin.unix), Some(Micros(1_767_261_600_500_000)));
     }
 
     #[test]
     fn the_first_believed_capture_fixes_the_origin() {
         let mut reader = Reader::new();
-        assert_eq!(reader.clock.read(None, Some(ms(UNIX)), ms(0), ms(0), true), Verdict::BadTimestamp);
+        assert_eq!(reader.clock.read(None, Some(ms(UNIX)), ms(0), ms(0)), Verdict::BadTimestamp);
         assert_eq!(reader.clock.origin(), None);
         reader.read(500, UNIX);
         reader.read(1000, UNIX + 900);
         assert_eq!(reader.clock.origin(), Some(Origin { unix: ms(UNIX), from_server: false }));
 
         let mut reader = Reader::new();
-        reader.read_as(500, None, true);
+        reader.read_as(500, None);
         reader.read(1000, UNIX + 3_600_000);
         assert_eq!(reader.clock.origin(), Some(Origin { unix: ms(UNIX + 7 - 500), from_server: true }));
     }
@@ -528,10 +473,11 @@ mod tests {
         assert_eq!(reader.recheck(far + 500, UNIX), Verdict::At(ms(far + 500)));
         assert_eq!(reader.now(), ms(far + 1000));
 
-        // Alone it is given up, and moves nothing.
+        // When others go on as before it is given up, and moves nothing.
         let mut reader = Reader::new();
-        reader.run(0, 5000, UNIX);
+        reader.run(0, 4500, UNIX);
         reader.read(far, UNIX);
+        reader.run(5000, 5000, UNIX);
         reader.wall += 4980;
         assert_eq!(reader.recheck(far, UNIX), Verdict::Limbo);
         reader.wall += 100;
@@ -539,22 +485,93 @@ mod tests {
         assert_eq!(reader.now(), ms(5000));
     }
 
+    /// What is read, in milliseconds with the offset from [`UNIX`]; then limbo ends. What becomes of each, and of the origin.
     #[test]
-    fn the_first_captures_of_a_socket_may_be_far() {
+    fn a_far_first_capture_is_placed_when_nothing_contradicts_it() {
+        use Verdict::{At, BadTimestamp};
+        type Read = (i64, Option<i64>);
+        type Case = (&'static str, i64, Vec<Read>, Vec<bool>, i64);
+        const HOUR: i64 = 3_600_000;
+        let run = |from: i64, n: i64| (0..n).map(move |n| (from + n * 500, Some(0)));
+        let without = |read: Read| (read.0, None);
+        let one_wrong = |n: usize| [vec![false], vec![true; n]].concat();
+        let table: Vec<Case> = vec![
+            ("the server came late", 0, run(3 * HOUR, 20).collect(), vec![true; 20], 0),
+            ("and has no absolute", 0, run(3 * HOUR, 20).map(without).collect(), vec![true; 20], 7 - 3 * HOUR - 1000),
+            ("came late to a single picture", 0, run(3 * HOUR, 1).collect(), vec![true], 0),
+            (
+                "came late to two slides",
+                0,
+                vec![(3 * HOUR, None), (3 * HOUR + 9000, None)],
+                vec![true; 2],
+                7 - 3 * HOUR,
+            ),
+            ("the first one wrong", 0, run(HOUR, 1).chain(run(0, 20)).collect(), one_wrong(20), 0),
+            (
+                "by its relative alone",
+                0,
+                [(HOUR, Some(-HOUR))].into_iter().chain(run(0, 20)).collect(),
+                one_wrong(20),
+                0,
+            ),
+            ("without absolute", 0, run(HOUR, 1).chain(run(0, 20)).map(without).collect(), one_wrong(20), 7),
+            (
+                "the first one wrong, come late",
+                0,
+                run(4 * HOUR, 1).chain(run(3 * HOUR, 20)).collect(),
+                one_wrong(20),
+                0,
+            ),
+            ("after a redial", 10, run(HOUR, 1).chain(run(5000, 20)).collect(), one_wrong(20), 0),
+            (
+                "after a redial, without absolute",
+                10,
+                run(HOUR, 1).chain(run(5000, 20)).map(without).collect(),
+                one_wrong(20),
+                0,
+            ),
+            ("after a redial, relative alone", 10, vec![(HOUR, Some(-HOUR))], vec![false], 0),
+            ("after an hour of outage", 10, run(HOUR, 14).collect(), vec![true; 14], 0),
+            ("a lone slide an hour later", 10, run(HOUR, 1).collect(), vec![true], 0),
+            ("two that are far, and from each other", 10, vec![(HOUR, None), (5 * HOUR, None)], vec![true, false], 0),
+        ];
+        for (name, before, reads, expected, origin) in table {
+            let mut reader = Reader::new();
+            (0..before).for_each(|n| assert_eq!(reader.read(n * 500, UNIX), At(ms(n * 500))));
+            let verdicts: Vec<Verdict> =
+                reads.iter().map(|read| reader.read_as(read.0, read.1.map(|off| UNIX + off))).collect();
+            reader.wall += 5000;
+            for ((relative, offset), (verdict, placed)) in reads.iter().zip(verdicts.into_iter().zip(expected)) {
+                let absolute = offset.map(|offset| ms(relative + UNIX + offset));
+                let verdict = match verdict {
+                    Verdict::Limbo => reader.clock.recheck(ms(*relative), absolute, ms(reader.wall)),
+                    decided => decided,
+                };
+                assert_eq!(verdict, if placed { At(ms(*relative)) } else { BadTimestamp }, "{name}: {relative}");
+            }
+            // The server's clock stands still here, so the origin by it is as far back as the picture that was believed.
+            assert_eq!(reader.clock.origin().map(|origin| origin.unix), Some(ms(UNIX + origin)), "{name}");
+        }
+    }
+
+    #[test]
+    fn at_the_end_a_lone_far_capture_is_believed_at_once() {
         let mut reader = Reader::new();
         reader.run(0, 5000, UNIX);
-        assert_eq!(reader.read_as(900_000, Some(UNIX), true), Verdict::At(ms(900_000)));
-        assert_eq!(reader.now(), ms(900_000));
+        assert_eq!(reader.read(3_600_000, UNIX), Verdict::Limbo);
+        reader.clock.end_limbo();
+        assert_eq!(reader.recheck(3_600_000, UNIX), Verdict::At(ms(3_600_000)));
+        assert_eq!(reader.now(), ms(3_600_000));
     }
 
     #[test]
     fn a_time_a_day_ahead_is_never_believed() {
         let day = 24 * 3_600_000;
         let mut reader = Reader::new();
-        assert_eq!(reader.read_as(day + 1, Some(UNIX), true), Verdict::BadTimestamp);
+        assert_eq!(reader.read(day + 1, UNIX), Verdict::BadTimestamp);
         reader.run(0, 5000, UNIX);
         for n in 0..5 {
-            assert_eq!(reader.read_as(day + 5001 + n, Some(UNIX), n == 0), Verdict::BadTimestamp);
+            assert_eq!(reader.read_as(day + 5001 + n, Some(UNIX)), Verdict::BadTimestamp);
         }
         assert_eq!(reader.now(), ms(5000));
     }
@@ -578,7 +595,7 @@ mod tests {
         assert_eq!(reader.recheck(500, after), Verdict::At(ms(160_500)));
         assert_eq!(reader.read(100_500, before), Verdict::At(ms(100_500)));
         assert_eq!(reader.read(1500, after), Verdict::At(ms(161_500)));
-        assert_eq!(reader.read_as(2000, None, false), Verdict::At(ms(162_000)));
+        assert_eq!(reader.read_as(2000, None), Verdict::At(ms(162_000)));
         assert_eq!(reader.clock.origin().map(|origin| origin.unix), Some(ms(before)));
         // And once more.
         assert_eq!(reader.read(2500, after), Verdict::At(ms(162_500)));
@@ -604,6 +621,55 @@ mod tests {
         }
         assert_eq!(reader.read(500, UNIX + 160_000), Verdict::At(ms(160_500)));
         assert_eq!(reader.recheck(7, UNIX + 160_000), Verdict::At(ms(160_007)));
+    }
+
+    /// A source that paused at 100 s, and `relative` starts again. With its offset from before and after, the captures read from
+    /// then on, the milliseconds between two reads, and where the first and last of them end.
+    #[test]
+    fn after_a_pause_nothing_is_put_over_what_is_written() {
+        let anew = |n: i64| (0..n).map(|n| 130 + n * 500).collect::<Vec<i64>>();
+        let hour = 3_600_000;
+        type Case = (&'static str, [Option<i64>; 2], Vec<i64>, i64, bool);
+        let table: [Case; 13] = [
+            ("absolute runs on", [Some(0), Some(100_500)], anew(20), 500, true),
+            ("an hour back", [Some(0), Some(100_500 - hour)], anew(20), 500, true),
+            ("an hour back, in a burst", [Some(0), Some(100_500 - hour)], anew(20), 1, true),
+            ("20 s back", [Some(0), Some(80_500)], anew(20), 500, true),
+            ("years ahead", [Some(0), Some(100_000 * hour)], anew(20), 500, true),
+            ("no absolute at all", [None, None], anew(20), 500, true),
+            ("no absolute any more", [Some(0), None], anew(20), 500, true),
+            ("an absolute only then", [None, Some(0)], anew(20), 500, true),
+            ("by few pictures", [None, None], vec![900, 2900, 4900, 6900], 2000, true),
+            ("all sent again", [None, None], anew(20), 5, false),
+            ("the last minute sent again", [None, None], (0..20).map(|n| 40_000 + n * 500).collect(), 500, false),
+            ("a lane behind", [None, None], (0..20).map(|n| 96_000 + n * 10).collect(), 500, false),
+            ("zero for want of a time", [None, None], vec![0; 20], 500, false),
+        ];
+        for (name, [before, after], reads, pace, goes_on) in table {
+            let mut reader = Reader::new();
+            for n in 0..=200 {
+                assert_eq!(reader.read_as(n * 500, before.map(|off| UNIX + off)), Verdict::At(ms(n * 500)), "{name}");
+            }
+            let offset = after.map(|off| UNIX + off);
+            let verdicts: Vec<Verdict> = reads
+                .iter()
+                .map(|read| {
+                    reader.wall += pace - 10;
+                    reader.read_as(*read, offset)
+                })
+                .collect();
+            reader.wall += 5000;
+            let shift = if goes_on { 100_500 - if name == "absolute runs on" { 0 } else { reads[0] } } else { 0 };
+            for (relative, verdict) in reads.iter().zip(verdicts) {
+                let absolute = offset.map(|offset| ms(relative + offset));
+                let verdict = match verdict {
+                    Verdict::Limbo => reader.clock.recheck(ms(*relative), absolute, ms(reader.wall)),
+                    decided => decided,
+                };
+                assert_eq!(verdict, Verdict::At(ms(relative + shift)), "{name}: {relative}");
+            }
+            assert_eq!(reader.clock.take_rebased().is_some(), goes_on, "{name}");
+        }
     }
 
     #[test]
@@ -684,7 +750,7 @@ mod tests {
     fn a_first_absolute_is_no_change() {
         let mut reader = Reader::new();
         for relative in (0..10_000).step_by(500) {
-            reader.read_as(relative, None, relative == 0);
+            reader.read_as(relative, None);
         }
         reader.run(2000, 4000, UNIX);
         reader.run(10_000, 12_000, UNIX);
@@ -704,7 +770,8 @@ mod tests {
         let mut reader = Reader { clock: RecordingClock::resume(origin, ms(700_000)), wall: 0 };
         assert_eq!(reader.now(), ms(700_000));
         assert_eq!(reader.read(1_500_000, UNIX), Verdict::Limbo);
-        assert_eq!(reader.read_as(1_500_000, Some(UNIX), true), Verdict::At(ms(1_500_000)));
+        assert_eq!(reader.read(1_500_500, UNIX), Verdict::Limbo);
+        assert_eq!(reader.read(1_501_000, UNIX), Verdict::At(ms(1_501_000)));
         // A source that was re-based before the restart.
         let mut reader = Reader { clock: RecordingClock::resume(origin, ms(700_000)), wall: 0 };
         let verdicts = [100_000, 100_500, 101_000].map(|relative| reader.read(relative, UNIX + 605_000));
@@ -782,7 +849,7 @@ mod tests {
                 reader.wall += pause;
                 let absolute = offset.zip(relative).map(|(offset, relative)| ms(offset + relative));
                 let wall = ms(reader.wall);
-                match reader.clock.read(relative.map(ms), absolute, wall, ms(UNIX), first) {
+                match reader.clock.read(relative.map(ms), absolute, wall, ms(UNIX)) {
                     Verdict::Limbo => undecided.push((ms(relative.unwrap()), absolute)),
                     Verdict::At(at) => prop_assert!(at <= reader.now() && at <= newest + NEVER || at.0 < 0),
                     Verdict::BadTimestamp => {}
