@@ -25,6 +25,7 @@ mod overload;
 mod people;
 mod players;
 mod playlist_grows;
+mod power_loss;
 mod restarts;
 mod schema;
 mod sigterm;
