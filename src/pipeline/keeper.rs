@@ -176,7 +176,11 @@ impl Keeper {
                 published.inits.push(init.clone());
             }
             let key = format!("{folder}/{epoch}/{}", keys::segment(closed.number));
-            put(&self.pipeline, &self.recording, key, Source::File(&closed.path())).await;
+            if !put(&self.pipeline, &self.recording, key, Source::File(&closed.path())).await {
+                // Gone from the spool, and told so: no playlist names what is nowhere.
+                published.note(&closed);
+                continue;
+            }
             // The origin is fixed by the first capture, long before a segment closes.
             let origin = self.recording.origin().unwrap_or_default();
             let playlist = published.playlist.get_or_insert_with(|| Playlist::new(self.recording.grid, origin));

@@ -35,6 +35,8 @@ struct Served {
     recording: Arc<Recording>,
     /// When the socket last had a message of it (monotonic).
     heard: Micros,
+    /// The recording's clock behind the first capture of it on this socket.
+    joined: Option<Micros>,
 }
 
 /// What a message asks for.
@@ -225,7 +227,7 @@ impl Session {
         let recording = self.pipeline.open_recording(&context.recording_id, self.tenant.as_deref())?;
         recording.join_socket(&self.socket);
         recording.note_context(context);
-        let served = Served { recording: Arc::clone(&recording), heard: now };
+        let served = Served { recording: Arc::clone(&recording), heard: now, joined: None };
         self.recordings.insert(context.recording_id.clone(), served);
         Some(recording)
     }
@@ -320,7 +322,13 @@ impl Session {
             // keeper writes it again when it changes, and when the queue is full now.
             self.pipeline.write_state(&recording, &recording.persistent());
         }
-        self.patience.read(wall, recording.newest());
+        let newest = recording.newest();
+        if let Some(served) = self.recordings.get_mut(&message.context.recording_id) {
+            served.joined.get_or_insert(newest);
+        }
+        // Recordings have clocks of their own; the one that went on farthest says how fast the sender is.
+        let gone_on = |served: &Served| Some(served.recording.newest() - served.joined?);
+        self.patience.read(wall, self.recordings.values().filter_map(gone_on).max().unwrap_or_default());
         let pace = self.patience.pace(wall);
         placed.iter().for_each(|offer| offer.lane.set_pace(pace));
         Accepted::Offers(placed)
