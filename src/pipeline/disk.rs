@@ -10,6 +10,7 @@ use super::state::{RecordingState, STATE};
 use super::store::manifest::State;
 use super::store::space::Change;
 use super::store::sync::{SyncJob, WhenTried};
+use super::threads::hand_over;
 use super::{EVENTS, Pipeline, Recording};
 
 mod clear;
@@ -53,14 +54,7 @@ impl Pipeline {
     /// Returns when everything handed to the sync thread before is done.
     pub async fn sync_barrier(&self) {
         let (done, hears) = oneshot::channel();
-        let mut job = SyncJob::Barrier(done);
-        while let Err(error) = self.sync.try_send(job) {
-            if error.is_disconnected() {
-                return;
-            }
-            job = error.into_inner();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        hand_over(&self.sync, SyncJob::Barrier(done)).await;
         let _ = hears.await;
     }
 
@@ -70,14 +64,7 @@ impl Pipeline {
     /// Of the file system.
     pub async fn remove_from_spool(&self, folder: PathBuf) -> std::io::Result<()> {
         // Waits for a place: what is late must not begin the folder anew.
-        let mut job = SyncJob::Forget(folder.clone());
-        while let Err(error) = self.sync.try_send(job) {
-            if error.is_disconnected() {
-                break;
-            }
-            job = error.into_inner();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        hand_over(&self.sync, SyncJob::Forget(folder.clone())).await;
         self.sync_barrier().await;
         let space = Arc::clone(&self.space);
         tokio::task::spawn_blocking(move || clear(&space, &folder)).await.unwrap_or_else(|error| Err(error.into()))

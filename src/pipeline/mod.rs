@@ -64,7 +64,7 @@ use store::recovery::TakenUp;
 use store::space::Space;
 use store::spool::TrackSpool;
 use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
-use threads::{join, spawn, spawn_workers};
+use threads::{hand_over, join, spawn, spawn_workers};
 use track::{TrackSettings, TrackWriter};
 
 /// Participant, clock and overload events, in the recording's folder.
@@ -290,12 +290,7 @@ impl Pipeline {
     /// Of the spool's files; when the process is stopping.
     pub async fn assemble(&self, job: AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyError> {
         let (answer, hears) = oneshot::channel();
-        let mut asked = (job, answer);
-        // The thread's queue is bounded; a keeper has time.
-        while let Err(error) = self.assemble.try_send(asked) {
-            asked = error.into_inner();
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        hand_over(&self.assemble, (job, answer)).await;
         hears.await.unwrap_or(Err(AssemblyError::Stopping))
     }
 
@@ -314,17 +309,13 @@ impl Pipeline {
             self.look_at_load(now);
             for recording in self.registry.all() {
                 recording.visit(now, grace);
-                self.write_missing_state(&recording);
                 if !self.space.is_disk_full() {
                     self.write_events(&recording);
                 }
-                let first = recording.origin().is_none();
                 let placed = recording.leave_limbo(now);
+                // Ahead of its first capture, whose time limbo may just have settled.
+                self.write_missing_state(&recording);
                 if !placed.is_empty() {
-                    if first {
-                        // Ahead of its first capture, as where one is placed at once.
-                        self.write_state(&recording, &recording.persistent());
-                    }
                     let pipeline = Arc::clone(&self);
                     tokio::spawn(async move { delivery::deliver_all(&pipeline, placed).await });
                 }

@@ -4,12 +4,18 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
 
 use crate::clock::Clock;
 
 use super::ingest::decode::Ingest;
 use super::lane::{Lane, Lists};
 use super::schedule::Worked;
+
+/// How often a full queue is looked at.
+const PLACE_EVERY: Duration = Duration::from_millis(20);
 
 /// The threads of a running pipeline.
 #[derive(Debug, Default)]
@@ -38,6 +44,18 @@ pub(super) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Resul
         .name(name.clone())
         .spawn(work)
         .map_err(|error| format!("cannot start thread {name}: {error}"))
+}
+
+/// Hands a job to a thread, and waits for a place where its queue is full: who hands over has time. A thread that has ended
+/// gets none.
+pub(super) async fn hand_over<T>(queue: &Sender<T>, mut job: T) {
+    while let Err(error) = queue.try_send(job) {
+        if error.is_disconnected() {
+            return;
+        }
+        job = error.into_inner();
+        tokio::time::sleep(PLACE_EVERY).await;
+    }
 }
 
 /// Waits for threads, one log line each.
