@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use object_store::ObjectStore;
-use object_store::path::Path as Key;
 
 use super::Pipeline;
-use super::known::MANIFEST_BYTES_MAX;
 use super::registry::ENDED_MAX;
 use super::store::keys;
-use super::store::manifest::{Manifest, State};
+use super::store::manifest::State;
 use super::store::objects::Objects;
 
 impl Pipeline {
@@ -28,16 +26,10 @@ impl Pipeline {
                 return;
             }
             // Anything that is no recording of ours is left alone without a word; `tilecast verify` tells of it.
-            let Some(manifest) = self.read_manifest(&folder).await else { continue };
-            if manifest.state == State::Finished && keys::recording(&manifest.recording_id) == folder.to_string() {
+            let Ok(Some(manifest)) = self.manifest_in(folder.as_ref()).await else { continue };
+            if manifest.state == State::Finished && keys::recording(&manifest.recording_id) == folder.as_ref() {
                 self.registry.note_ended(manifest);
             }
         }
-    }
-
-    async fn read_manifest(&self, folder: &Key) -> Option<Manifest> {
-        let key = Key::parse(format!("{folder}/recording.json")).ok()?;
-        let bytes = self.objects.get(&key, MANIFEST_BYTES_MAX).await.ok()??;
-        serde_json::from_slice(&bytes).ok()
     }
 }

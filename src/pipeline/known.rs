@@ -8,7 +8,7 @@ use super::store::manifest::Manifest;
 use super::store::objects::is_too_large;
 
 /// A manifest in the store is read only up to this size.
-pub(super) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 /// How often a recording that goes on after its end is looked for.
 const CONTINUATIONS_MAX: u32 = 100;
 /// A store that says nothing for so long says nothing.
@@ -40,7 +40,15 @@ impl Pipeline {
     /// # Errors
     /// Of the store, or of the manifest's form.
     pub async fn stored_manifest(&self, id: &str) -> Result<Option<Manifest>, StoredError> {
-        let Ok(key) = object_store::path::Path::parse(format!("{}/recording.json", keys::recording(id))) else {
+        self.manifest_in(&keys::recording(id)).await
+    }
+
+    /// The manifest in a folder of the store.
+    ///
+    /// # Errors
+    /// Of the store, or of the manifest's form.
+    pub(super) async fn manifest_in(&self, folder: &str) -> Result<Option<Manifest>, StoredError> {
+        let Ok(key) = object_store::path::Path::parse(format!("{folder}/recording.json")) else {
             return Ok(None);
         };
         let said = tokio::time::timeout(SAID_WITHIN, self.objects.get(&key, MANIFEST_BYTES_MAX));
