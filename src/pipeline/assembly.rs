@@ -152,30 +152,19 @@ pub fn write_movie(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyErr
     let Some(canvas) = job.canvas.filter(|_| job.mp4) else { return Ok(None) };
     let sets: ParameterSets = X264::open(settings, canvas)?.parameter_sets().clone();
     let track = Track { canvas, fps: settings.fps, sets: &sets };
-    // Where no segment is: the tick, how long, and the segment before it.
-    let mut holes = Vec::new();
+    let mut pieces = Vec::with_capacity(job.spans.len() + 1);
     let (mut next, mut before) = (0, None);
     for (first, ticks, path) in &job.spans {
         if *first > next {
-            holes.push((next, first - next, before));
+            pieces.push(Piece::Filler(first - next, filler(job, &track, before)?));
         }
+        pieces.push(Piece::Segment(path));
         (next, before) = (first + ticks, Some(path.as_path()));
     }
     if job.ticks > next {
-        holes.push((next, job.ticks - next, before));
+        pieces.push(Piece::Filler(job.ticks - next, filler(job, &track, before)?));
     }
-    let fillers = holes.iter().map(|(_, _, before)| filler(job, &track, *before)).collect::<Result<Vec<_>, _>>()?;
-    let mut holes = holes.iter().zip(&fillers).peekable();
-    let mut filled_until = |tick| {
-        let at_hole = holes.next_if(|((first, _, _), _)| *first == tick);
-        at_hole.map(|((_, ticks, _), filler)| Span::Filler { ticks: *ticks, gop: filler.gop(None) })
-    };
-    let mut spans = Vec::with_capacity(job.spans.len() + fillers.len());
-    spans.extend(filled_until(0));
-    for (first, ticks, path) in &job.spans {
-        spans.push(Span::Segment(path));
-        spans.extend(filled_until(first + ticks));
-    }
+    let spans: Vec<Span> = pieces.iter().map(Piece::span).collect();
     let movie = Movie { track, title: job.title.as_deref(), origin_unix: job.origin, expected_ticks: job.ticks };
     let path = job.dir.join(MP4);
     let aside = job.dir.join(format!("{MP4}.new"));
@@ -189,6 +178,22 @@ pub fn write_movie(job: &AssembleJob) -> Result<Option<Mp4Manifest>, AssemblyErr
         bytes: done.bytes,
         sha256: done.sha256,
     }))
+}
+
+/// What an MP4 is made of, in order.
+enum Piece<'a> {
+    Segment(&'a Path),
+    /// So many ticks that no segment has.
+    Filler(Tick, Arc<Filler>),
+}
+
+impl Piece<'_> {
+    fn span(&self) -> Span<'_> {
+        match self {
+            Piece::Segment(path) => Span::Segment(path),
+            Piece::Filler(ticks, filler) => Span::Filler { ticks: *ticks, gop: filler.gop(None) },
+        }
+    }
 }
 
 /// The prepared GOP for a hole behind the segment `before`: as live, black, or the last picture. At the start there is
