@@ -14,7 +14,7 @@ use tilecast::pipeline::store::manifest::{Manifest, State};
 
 use crate::bot::{Bot, Camera};
 use crate::harness::{PATIENCE, Server};
-use crate::playback::{Shown, check_finished, lines, track};
+use crate::playback::{Shown, check_finished, ffmpeg_times, lines, track};
 
 const BOTS: u32 = 3;
 
@@ -121,18 +121,8 @@ fn check_with_tools(folder: &Path, first_tick: i64) {
     let entries = ["-v", "warning", "-select_streams", "v", "-show_entries", "stream=avg_frame_rate,r_frame_rate"];
     let rates = run("ffprobe", &[&entries[..], &["-of", "csv=p=0", "video.mp4"]].concat());
     assert_eq!(rates.trim(), "2/1,2/1");
-    let times = |arguments: &[&str]| -> Vec<f64> {
-        let out = ["-f", "framecrc", "-"];
-        let text = run(
-            "ffmpeg",
-            &[&["-v", "warning", "-xerror"][..], arguments, &["-fps_mode", "passthrough"], &out].concat(),
-        );
-        let pts = |line: &str| line.split(',').nth(2).unwrap().trim().parse::<f64>().unwrap();
-        text.lines().filter(|line| !line.starts_with('#')).map(pts).collect()
-    };
     for (source, first) in [("video.mp4", 0), ("index.m3u8", first_tick)] {
-        let start: &[&str] = if source.ends_with("m3u8") { &["-live_start_index", "0"] } else { &[] };
-        let pts = times(&[start, &["-copyts", "-i", source]].concat());
+        let pts = ffmpeg_times(folder, source);
         let step = pts[1] - pts[0];
         for (n, at) in pts.iter().enumerate() {
             assert_eq!(*at, (first as f64 + n as f64) * step, "{source}: picture {n}");

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use sha2::{Digest, Sha256};
 use tilecast::cli::simulate::picture::{Label, read_number};
@@ -48,6 +49,24 @@ impl Shown {
 pub fn pictures(path: &Path) -> Vec<(Micros, Shown)> {
     let reader = PictureReader::open_strict(path.to_str().unwrap()).unwrap();
     reader.map(|next| next.map(|(at, picture)| (at, Shown::of(&picture)))).collect::<Result<_, _>>().unwrap()
+}
+
+/// Decodes a file or playlist of a folder with FFmpeg's own program, which may not warn of anything: when each picture is
+/// shown, in the units of the output's time base.
+pub fn ffmpeg_times(folder: &Path, file: &str) -> Vec<f64> {
+    let live: &[&str] = if file.ends_with("m3u8") { &["-live_start_index", "0"] } else { &[] };
+    let output = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "warning", "-xerror"])
+        .args(live)
+        .args(["-copyts", "-i", file, "-fps_mode", "passthrough", "-f", "framecrc", "-"])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && warnings.is_empty(), "{file}: {warnings}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let pts = |line: &str| line.split(',').nth(2).unwrap().trim().parse::<f64>().unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).map(pts).collect()
 }
 
 /// Decodes what a playlist names so far. FFmpeg would wait at the end of a live one for more, so an end is put to a copy.
