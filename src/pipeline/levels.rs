@@ -8,7 +8,7 @@ use super::admission::{Full, Level};
 use super::store::manifest::State;
 
 impl Pipeline {
-    /// Gauges as of now.
+    /// Gauges as of now, but for the sockets': those are the listener's to count.
     pub fn levels(&self) -> Levels {
         let mut levels = Levels {
             lanes: self.lane_memory.lanes() as u64,
@@ -27,7 +27,6 @@ impl Pipeline {
         let mut states =
             [State::Live, State::Suspended, State::Finishing, State::Finished].map(|state| (state.name(), 0));
         for recording in self.registry.all() {
-            levels.sockets += recording.now(false).sockets as u64;
             for (waiting, decoded) in recording.lanes().iter().map(|lane| lane.depths()) {
                 captures += waiting as u64;
                 pictures += decoded as u64;
