@@ -9,36 +9,22 @@
 # are links. The growing segment ends in half a part. The store has the playlists that were published.
 set -eu
 cd "$(dirname "$0")/.."
-bin=${TILECAST_BIN:-target/release/tilecast}
+. benches/server.sh
 recordings=${1:-10} tracks=${2:-50} seconds=${3:-3600}
-dir=$(mktemp -d)
-trap 'kill -9 "$server" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
-trap 'exit 130' INT TERM
-port=18490
-
-start() {
-    : >"$dir/log"
-    begin=$(date +%s%N)
-    "$bin" serve --listen "127.0.0.1:$port" --internal-listen "127.0.0.1:$((port + 1))" \
-        --store "$dir/media" --spool "$dir/spool" --reconnect-grace 1h 2>"$dir/log" &
-    server=$!
-    until grep -q ' ready: ' "$dir/log"; do
-        kill -0 "$server" || { cat "$dir/log"; exit 1; }
-        sleep 0.005
-    done
-    ready_ms=$((($(date +%s%N) - begin) / 1000000))
-}
-cpu_ms() { awk -v hz="$(getconf CLK_TCK)" '{print int(($14 + $15) * 1000 / hz)}' "/proc/$server/stat"; }
 status_mb() { awk -v name="$1:" '$1 == name {print int($2 / 1000)}' "/proc/$server/status"; }
 
-start
-"$bin" simulate --url "ws://127.0.0.1:$port/ws/recall/" --participants 1 --duration "${seconds}s" --size 160x90 \
-    --speed 0 --recording-id base >"$dir/sent"
+crash() {
+    kill -9 "$server"
+    wait "$server" 2>/dev/null || true
+    server=
+}
+
+start --reconnect-grace 1h
+bots --participants 1 --duration "${seconds}s" --size 160x90 --speed 0 --recording-id base
 # The last playlist is in the store when nothing has moved for a second.
 playlist() { find "$dir/media" -name index.m3u8; }
 until [ -n "$(playlist)" ] && [ "$(($(date +%s) - $(stat -c %Y "$(playlist)")))" -ge 2 ]; do sleep 0.5; done
-kill -9 "$server"
-wait "$server" 2>/dev/null || true
+crash
 
 python3 - "$dir" "$recordings" "$tracks" <<'PY'
 import json, os, shutil, sys
@@ -85,7 +71,7 @@ measure() { # cold: with nothing of the spool in the page cache
     if [ "$1" = cold ]; then
         find "$dir/spool" -type f ! -name '*.m4s' -exec sh -c 'for f; do dd if="$f" iflag=nocache count=0 2>/dev/null; done' _ {} +
     fi
-    start
+    start --reconnect-grace 1h
     echo "$1 page cache"
     echo "  start to ready          $ready_ms ms, CPU $(cpu_ms) ms"
     sed -n 's/.*took up/  taken up               /p' "$dir/log"
@@ -97,10 +83,9 @@ measure() { # cold: with nothing of the spool in the page cache
     done
     echo "  keepers quiet after     $((($(date +%s%N) - begin) / 1000000 - 1000)) ms, CPU $last ms"
     echo "  peak memory             $(status_mb VmHWM) MB, resident $(status_mb VmRSS) MB"
-    kill -9 "$server"
-    wait "$server" 2>/dev/null || true
+    crash
 }
 
-echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
+machine
 measure warm
 measure cold

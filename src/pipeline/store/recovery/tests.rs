@@ -12,6 +12,20 @@ use crate::pipeline::store::space::Space;
 use crate::pipeline::store::spool::{EpochWriter, PartBooks, TrackSpool};
 use crate::pipeline::store::sync::{SyncJob, Syncer};
 
+fn epoch_line(first_tick: Tick, holes: &[Gap]) -> EpochLine {
+    EpochLine {
+        spool: SPOOL_VERSION,
+        participant_id: "100".into(),
+        kind: Kind::Webcam,
+        canvas: Canvas { width: 64, height: 64 },
+        codecs: "avc1.640015".into(),
+        first_tick,
+        init: String::new(),
+        encoder_options: String::new(),
+        holes: holes.to_vec(),
+    }
+}
+
 /// A track with segments of 4 ticks and parts of 2, whose pictures hold the first tick of their part as text.
 struct Bench {
     dir: tempfile::TempDir,
@@ -28,17 +42,7 @@ impl Bench {
         let (sync, jobs) = crossbeam_channel::bounded(64);
         let space = Arc::new(Space::new(dir.path().to_owned(), None));
         let spool = TrackSpool { dir: track, writer: "abc234".into(), sync, space: Arc::clone(&space) };
-        let line = EpochLine {
-            spool: SPOOL_VERSION,
-            participant_id: "100".into(),
-            kind: Kind::Webcam,
-            canvas: Canvas { width: 64, height: 64 },
-            codecs: "avc1.640015".into(),
-            first_tick: 0,
-            init: String::new(),
-            encoder_options: String::new(),
-            holes: Vec::new(),
-        };
+        let line = epoch_line(0, &[]);
         let sets = ParameterSets { sps: vec![0x67, 0x64, 0, 0x15, 0xac], pps: vec![0x68, 0xee] };
         let init = boxes::init_segment(&boxes::Track { canvas: line.canvas, fps: 2, sets: &sets });
         let epoch = EpochWriter::create(&spool, line, &init).unwrap();
@@ -229,17 +233,7 @@ fn write_epoch(dir: &Path, writer: &str, first_tick: Tick, holes: &[Gap], reason
     let (sync, _jobs) = crossbeam_channel::bounded(4);
     let space = Arc::new(Space::new(dir.to_owned(), None));
     let spool = TrackSpool { dir: dir.to_owned(), writer: writer.to_owned(), sync, space };
-    let line = EpochLine {
-        spool: SPOOL_VERSION,
-        participant_id: "100".into(),
-        kind: Kind::Webcam,
-        canvas: Canvas { width: 64, height: 64 },
-        codecs: "avc1".into(),
-        first_tick,
-        init: String::new(),
-        encoder_options: String::new(),
-        holes: holes.to_vec(),
-    };
+    let line = epoch_line(first_tick, holes);
     let mut epoch = EpochWriter::create(&spool, line, b"init").unwrap();
     let segment = first_tick / 4;
     let part =
