@@ -13,7 +13,7 @@ set -eu
 
 build="pkg-config clang libclang-dev make libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev"
 run="ffmpeg ca-certificates"
-test="ffmpeg chromium gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
+test="ffmpeg ca-certificates chromium gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
 
 wanted=""
 for group in "${@:-build}"; do

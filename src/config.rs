@@ -9,6 +9,10 @@ use clap::{Args, Command, ValueEnum};
 
 use crate::media::Canvas;
 
+mod store;
+
+pub use store::StoreOptions;
+
 /// What is made of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -53,9 +57,13 @@ pub struct Config {
     #[arg(long, env = "TILECAST_INTERNAL_LISTEN", default_value = "127.0.0.1:9090", value_name = "ADDR")]
     pub internal_listen: SocketAddr,
 
-    /// Where recordings land: a folder, or file:///...
+    /// Where recordings land: a folder, file:///..., s3://bucket/prefix, gs://... or az://...
     #[arg(long, env = "TILECAST_STORE", default_value = "./media", value_name = "PATH")]
     pub store: String,
+
+    /// How the store is used.
+    #[command(flatten)]
+    pub store_options: StoreOptions,
 
     /// Folder for what is being written
     #[arg(long, env = "TILECAST_SPOOL", default_value = "./spool", value_name = "DIR")]

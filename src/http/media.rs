@@ -18,6 +18,7 @@ use time::format_description::well_known::Rfc2822;
 use time::macros::format_description;
 
 use super::error::ApiError;
+use crate::pipeline::store::objects::headers::{caching, media_type};
 
 /// Bytes of one read of a local file: few enough to cost little memory per download, enough to cost few thread hops.
 const READ_BYTES: u64 = 128 * 1024;
@@ -194,25 +195,6 @@ fn unsatisfiable(meta: &ObjectMeta) -> Response<Body> {
     let range = HeaderValue::from_str(&format!("bytes */{}", meta.size)).expect("digits are a header value");
     response.headers_mut().insert(header::CONTENT_RANGE, range);
     response
-}
-
-/// The Content-Type of an object by its name; `None` for what is not served.
-pub fn media_type(name: &str) -> Option<&'static str> {
-    Some(match name.rsplit_once('.')?.1 {
-        "m3u8" => "application/vnd.apple.mpegurl",
-        "m4s" => "video/iso.segment",
-        "mp4" => "video/mp4",
-        "json" => "application/json",
-        "jsonl" => "application/jsonl",
-        "jpg" => "image/jpeg",
-        _ => return None,
-    })
-}
-
-/// Segments and init segments never change under their name; everything else may be written again.
-fn caching(name: &str) -> &'static str {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    if file.ends_with(".m4s") || file.starts_with("init-") { "max-age=31536000, immutable" } else { "no-cache" }
 }
 
 fn store_error(error: object_store::Error) -> ApiError {

@@ -120,7 +120,7 @@ impl Pipeline {
         std::fs::create_dir_all(&config.spool)
             .map_err(|error| format!("--spool {}: cannot make the folder: {error}", config.spool.display()))?;
         let space = Arc::new(Space::new(config.spool.clone(), config.spool_quota));
-        let objects = Objects::open(&config.store, Arc::clone(&metrics), Arc::clone(&clock))?;
+        let objects = Objects::open(&config.store, &config.store_options, Arc::clone(&metrics), Arc::clone(&clock))?;
         apart(&config)?;
         let cores = machine::cores();
         let workers = |asked: Option<u16>| asked.map_or(cores, usize::from);
@@ -348,9 +348,9 @@ impl std::fmt::Debug for Pipeline {
 
 /// The spool is emptied when a recording is finished, and every folder in it is taken for a recording.
 fn apart(config: &Config) -> Result<(), String> {
+    let Some(store) = Objects::folder(&config.store) else { return Ok(()) };
     let whole = |path: &std::path::Path| std::fs::canonicalize(path).ok();
-    let Some(store) = Objects::folder(&config.store).and_then(whole) else { return Ok(()) };
-    let Some(spool) = whole(&config.spool) else { return Ok(()) };
+    let (Some(store), Some(spool)) = (whole(&store), whole(&config.spool)) else { return Ok(()) };
     if store.starts_with(&spool) || spool.starts_with(&store) {
         let (store, spool) = (&config.store, config.spool.display());
         return Err(format!("--store {store} and --spool {spool}: one lies within the other; give two folders apart"));
