@@ -13,8 +13,10 @@ mod limbo;
 
 use limbo::{Doubt, Witness};
 
-/// A time this far past the clock is believed only with company.
-const FAR: Micros = Micros::from_secs(600);
+/// A time this far past the clock is believed only with company: one wrong capture would make all that comes within so
+/// much time late. The clock runs on while nothing comes, so what is right is far only after an outage, a restart or in a
+/// replay, and has company within 2 s.
+const FAR: Micros = Micros::from_secs(5);
 
 /// A time this far past the clock is never believed.
 const NEVER: Micros = Micros::from_secs(24 * 3600);
@@ -522,6 +524,8 @@ mod tests {
                 one_wrong(20),
                 0,
             ),
+            ("a minute ahead once", 10, run(65_000, 1).chain(run(5000, 20)).collect(), one_wrong(20), 0),
+            ("slides of two minutes sent again", 10, (1..9).map(|n| (n * 15_000, Some(0))).collect(), vec![true; 8], 0),
             ("after a redial", 10, run(HOUR, 1).chain(run(5000, 20)).collect(), one_wrong(20), 0),
             (
                 "after a redial, without absolute",

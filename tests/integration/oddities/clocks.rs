@@ -20,6 +20,16 @@ fn relative_clock() -> Vec<(&'static str, Make)> {
             let shown = [numbers(0..5), again(Some(4), 1), numbers(6..12)].concat();
             Row::new("", [s.plain(0..5), vec![odd], s.plain(6..12)].concat(), shown).discards("bad_timestamp", 1)
         }),
+        ("relative jumps two minutes ahead once", |_, s| {
+            let odd = s.clocks(5, 120.0, 2.5);
+            let shown = [numbers(0..5), again(Some(4), 1), numbers(6..12)].concat();
+            Row::new("", [s.plain(0..5), vec![odd], s.plain(6..12)].concat(), shown).discards("bad_timestamp", 1)
+        }),
+        ("both clocks jump twenty seconds ahead once", |_, s| {
+            let odd = s.on(77, 45);
+            Row::new("", [s.plain(0..5), vec![odd], s.plain(5..12)].concat(), numbers(0..12))
+                .discards("bad_timestamp", 1)
+        }),
         ("both clocks go on twelve minutes later", |_, s| {
             let later = (6..12).map(|number| s.on(number, number + 1440));
             let shown = [numbers(0..6), again(Some(5), 20), again(None, 1420), numbers(6..12)].concat();

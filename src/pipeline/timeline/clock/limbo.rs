@@ -5,8 +5,8 @@
 use crate::media::Micros;
 
 use super::{
-    ClockRebased, Era, FAR, FAR_TOGETHER, LIMBO_MAX, LIMBO_TIME, NEVER, OFFSET_SPAN, OFFSET_TOGETHER, RecordingClock,
-    SLACK, WITNESSES, near,
+    ClockRebased, Era, FAR_TOGETHER, LIMBO_MAX, LIMBO_TIME, NEVER, OFFSET_SPAN, OFFSET_TOGETHER, RecordingClock, SLACK,
+    WITNESSES, near,
 };
 
 /// Without a valid `absolute`, a `relative` under this tells of a new start when it is also [`RESTART_BACK`] behind.
@@ -17,6 +17,10 @@ const RESTART_BACK: Micros = Micros::from_secs(5);
 
 /// How far past the clock a source goes on that says nothing usable about how long it paused: bots send twice a second.
 const RESTART_STEP: Micros = Micros(500_000);
+
+/// Captures of a source that started anew, or that are far ahead with nobody to contradict them, belong together when they
+/// lie this close: static slides come minutes apart, and at once where they are sent again.
+const RUN_MAX: Micros = Micros::from_secs(600);
 
 /// Why a capture is undecided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +97,7 @@ impl RecordingClock {
         let resumed = self.accepted == 0;
         let fits = |shift: &Micros| newest + *shift <= clock + NEVER && (resumed || oldest + *shift >= written);
         let shift = by_offset.filter(fits).unwrap_or(clock + RESTART_STEP - oldest);
-        if by_offset != Some(shift) && newest - oldest > FAR {
+        if by_offset != Some(shift) && newest - oldest > RUN_MAX {
             return false;
         }
         let zero = |shift: Micros| self.origin.map_or(Micros(0), |origin| origin.unix) + shift;
@@ -120,8 +124,12 @@ impl RecordingClock {
                 Doubt::Rebased { .. } => self.newest = Some(relative),
                 // Alone since: a slide, a bot that is back and sends one picture. Its two clocks must agree with what was.
                 Doubt::Far if accepted == before && offset.is_none_or(|offset| self.knows(offset)) => {
-                    let far = matches!(self.doubt(relative, offset), Err(()) | Ok(Some(Doubt::Far)));
-                    if self.accepted == before || !far {
+                    let goes_on = match self.doubt(relative, offset) {
+                        Err(()) => false,
+                        Ok(Some(Doubt::Far)) => self.line(relative, offset) - self.newest() <= RUN_MAX,
+                        Ok(_) => true,
+                    };
+                    if self.accepted == before || goes_on {
                         self.fix_origin(relative, offset, unix);
                         self.accept(relative, offset);
                     }
