@@ -63,6 +63,15 @@ impl Ledger {
         self.received = encoded + self.discarded_total();
     }
 
+    /// Goes on from what the books of the same track said later, after its last part: their captures, while the ticks and
+    /// the pictures stay those that are here. What says less than this is not later.
+    pub fn go_on_from(&mut self, mut later: Ledger, reason: DiscardReason) {
+        if later.received >= self.received {
+            later.settle(reason, self.encoded, self.held);
+            *self = Ledger { filled: self.filled, ..later };
+        }
+    }
+
     /// The captures discarded for any reason.
     pub fn discarded_total(&self) -> u64 {
         self.discarded.values().sum()
@@ -102,5 +111,24 @@ mod tests {
         assert!(ledger.captures_balance());
         ledger.received += 1;
         assert!(!ledger.captures_balance());
+    }
+
+    #[test]
+    fn what_was_discarded_after_the_last_part_is_taken_over() {
+        let books = |encoded, late| {
+            let mut ledger = Ledger { held: 1, filled: 5, ..Ledger::default() };
+            ledger.encode(encoded);
+            ledger.discard(DiscardReason::Late, late);
+            ledger
+        };
+        let mut ledger = books(10, 2);
+        // Later two more were late, a gap was booked that nothing of is written, and two pictures are in no segment.
+        ledger.go_on_from(Ledger { filled: 9, ..books(12, 4) }, DiscardReason::SpoolFull);
+        assert_eq!((ledger.received, ledger.encoded, ledger.filled), (16, 10, 5));
+        assert_eq!((ledger.discarded["late"], ledger.discarded["spool_full"]), (4, 2));
+        assert!(ledger.captures_balance());
+        let before = ledger.clone();
+        ledger.go_on_from(books(10, 3), DiscardReason::SpoolFull);
+        assert_eq!(ledger, before, "older books say nothing new");
     }
 }

@@ -239,6 +239,9 @@ impl Recording {
     /// What a later process must know.
     pub fn persistent(&self) -> RecordingState {
         let inner = self.lock();
+        // While it lives its journals carry them, and change with every part.
+        let lanes = inner.lanes.values().filter(|_| inner.state != State::Live);
+        let books = lanes.map(|lane| (lane.track.clone(), lane.view(|view| view.ledger.clone()))).collect();
         RecordingState {
             spool: SPOOL_VERSION,
             recording_id: self.id.clone(),
@@ -251,6 +254,7 @@ impl Recording {
             metadata: inner.metadata.clone(),
             participants: inner.people.all(),
             alone_since: inner.alone_since_unix,
+            books,
         }
     }
 

@@ -15,6 +15,7 @@ use super::keeper::Keeper;
 use super::lane::{Lane, View};
 use super::recording::{Recording, RecordingParts};
 use super::state::{self, RecordingState};
+use super::store::keys;
 use super::store::manifest::State;
 use super::store::recovery::{TakenUp, take_up};
 use super::timeline::Mark;
@@ -108,9 +109,14 @@ impl Pipeline {
         .ok()
     }
 
-    fn take_up_recording(self: &Arc<Self>, found: Found, taken: Vec<TakenUp>) -> usize {
+    fn take_up_recording(self: &Arc<Self>, mut found: Found, mut taken: Vec<TakenUp>) -> usize {
         let tracks = taken.len();
         let key = key_of(&found.folder);
+        for track in &mut taken {
+            if let Some(books) = found.state.books.remove(&keys::track(&track.participant_id, track.kind)) {
+                track.go_on_from(books);
+            }
+        }
         let recording = Arc::new(self.resumed(found.state, key, &taken));
         for track in taken {
             recording.insert_lane(self.resumed_lane(&recording, track));

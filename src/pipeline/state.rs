@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Fill};
+use crate::ledger::Ledger;
 use crate::media::{Canvas, Grid, Kind, Micros};
 
 use super::encode::EncoderSettings;
@@ -93,6 +94,10 @@ pub struct RecordingState {
     pub participants: Vec<Participant>,
     /// When a process first took the recording up with no socket since (unix): the grace of a crash loop ends all the same.
     pub alone_since: Option<Micros>,
+    /// The books of each track as of the last word of a process that stopped: its journals say nothing of what was discarded
+    /// after a track's last part.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub books: BTreeMap<String, Ledger>,
 }
 
 /// Whether a recording's state, with the time of tick 0 in it, is in the spool: without it no start takes up what a lane

@@ -97,6 +97,7 @@ async fn forty_tracks_are_taken_up_with_their_books() {
             metadata: Default::default(),
             participants: people.iter().map(known).collect(),
             alone_since: None,
+            books: Default::default(),
         };
         std::fs::write(folder.join(STATE), serde_json::to_vec(&state).unwrap()).unwrap();
     }

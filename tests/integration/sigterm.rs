@@ -39,6 +39,11 @@ async fn sigterm_keeps_everything_that_was_taken() {
         bots[0].send_picture(RECORDING, 100, Kind::Webcam, relative, &cameras[0].base64(tick)).await;
         bots[1].send_picture(RECORDING, 200, Kind::Screenshare, relative, &cameras[1].base64(tick)).await;
     }
+    // After the last part nothing but what is discarded: the journals say nothing of it.
+    for tick in [TICKS - 1, TICKS - 2] {
+        let relative = crate::bot::at(tick);
+        bots[0].send_picture(RECORDING, 100, Kind::Webcam, relative, &cameras[0].base64(tick)).await;
+    }
     for bot in &mut bots {
         bot.taken().await;
     }
@@ -85,6 +90,12 @@ async fn sigterm_keeps_everything_that_was_taken() {
     assert_eq!(events.last().unwrap()["event"], "suspended");
     let reached = std::net::TcpStream::connect(server.public);
     assert!(reached.is_err(), "nobody listens any more");
+    let server = Server::start_in(&server.folders, &["--segment", "2s"], &[]).await;
+    let again = server.finish(RECORDING).await;
+    for (track, before) in again.tracks.iter().zip(&manifest.tracks) {
+        assert_eq!(track.ledger, before.ledger, "the books go on where they were");
+    }
+    assert_eq!(again.tracks[0].ledger.discarded["duplicate"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

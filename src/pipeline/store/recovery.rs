@@ -24,38 +24,11 @@ use super::manifest::{EpochManifest, Gap};
 use super::mend::{Before, head, mend, named};
 use super::spool::{Closed, EpochFolder, GROWING, JOURNAL, SEGMENTS, read_lines};
 
-/// Where a track stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TakenUp {
-    /// Recall's participant id.
-    pub participant_id: String,
-    /// Webcam or screenshare.
-    pub kind: Kind,
-    /// The size of its pictures.
-    pub canvas: Canvas,
-    /// RFC 6381.
-    pub codecs: String,
-    /// Runs of segments.
-    pub epochs: Vec<EpochManifest>,
-    /// Durable segments, in order.
-    pub closed: Vec<Closed>,
-    /// The books at the last complete part.
-    pub ledger: Ledger,
-    /// The first tick with a picture.
-    pub first_tick: Tick,
-    /// The tick after the last complete part.
-    pub next_tick: Tick,
-    /// The newest time placed.
-    pub last_at: Micros,
-    /// The number for the next capture.
-    pub next_capture: u64,
-    /// Ranges without pictures.
-    pub gaps: Vec<Gap>,
-    /// Why the source was off when the process died, if it was.
-    pub off: Option<GapReason>,
-    /// Bytes of unfinished parts that were cut off.
-    pub bytes_cut: u64,
-}
+mod taken;
+#[cfg(test)]
+mod tests;
+
+pub use taken::TakenUp;
 
 /// Reads a track's folder. `None` when it holds no complete part. The books follow the segments that are there.
 ///
@@ -394,6 +367,3 @@ fn hash_of(file: &mut File, bytes: u64) -> io::Result<String> {
         hash.update(&buffer[..read]);
     }
 }
-
-#[cfg(test)]
-mod tests;
