@@ -51,7 +51,7 @@
 //! | [`media`] | the words: kinds, ticks, grid, pictures, access units, reasons |
 //! | [`ledger`] | the counters of a track that must add up |
 //! | [`config`] | the options of `serve` |
-//! | [`clock`], [`channel`], [`shutdown`], [`machine`], [`metrics`], [`ffmpeg`] | what everything stands on |
+//! | [`clock`], [`channel`], [`parallel`], [`shutdown`], [`machine`], [`metrics`], [`ffmpeg`] | what everything stands on |
 //! | [`pipeline::ingest`], [`pipeline::timeline`], [`pipeline::encode`], [`pipeline::package`], [`pipeline::store`] | the stages; each imports only the one before it |
 //! | [`pipeline::lane`], [`pipeline::track`] | one track's queues; its life on a worker |
 //! | [`pipeline::schedule`], [`pipeline::shed`], [`pipeline::budget`] | whose turn it is; what is shed; what is in flight |
@@ -74,5 +74,6 @@ pub mod ledger;
 pub mod machine;
 pub mod media;
 pub mod metrics;
+pub mod parallel;
 pub mod pipeline;
 pub mod shutdown;

@@ -4,11 +4,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::machine;
 use crate::media::Micros;
+use crate::parallel;
 
 use super::Pipeline;
 use super::keeper::Keeper;
@@ -50,28 +50,6 @@ fn look_at(folder: &Path) -> Result<Option<Found>, Box<dyn std::error::Error>> {
     Ok(Some(Found { folder: folder.to_owned(), state, tracks: tracks.collect() }))
 }
 
-/// Takes tracks up, several at a time: what they say, in the order of `dirs`.
-fn take_up_all(dirs: &[&Path]) -> Vec<io::Result<Option<TakenUp>>> {
-    let next = AtomicUsize::new(0);
-    let taken = Mutex::new(Vec::with_capacity(dirs.len()));
-    let work = || {
-        loop {
-            let n = next.fetch_add(1, SeqCst);
-            let Some(dir) = dirs.get(n) else { return };
-            let track = take_up(dir);
-            taken.lock().unwrap_or_else(PoisonError::into_inner).push((n, track));
-        }
-    };
-    std::thread::scope(|scope| {
-        // This thread works as well.
-        (1..machine::cores()).for_each(|_| drop(scope.spawn(work)));
-        work();
-    });
-    let mut taken = taken.into_inner().unwrap_or_else(PoisonError::into_inner);
-    taken.sort_by_key(|(n, _)| *n);
-    taken.into_iter().map(|(_, track)| track).collect()
-}
-
 impl Pipeline {
     /// Takes up every unfinished recording of the spool. What cannot be read is left alone and reported.
     pub fn take_up_spool(self: &Arc<Self>) {
@@ -84,7 +62,7 @@ impl Pipeline {
         let folders = folders.iter().inspect(|folder| self.registry.leave_alone(key_of(folder)));
         let mut found: Vec<Found> = folders.filter_map(|folder| self.reported(folder, look_at(folder))?).collect();
         let dirs: Vec<&Path> = found.iter().flat_map(|found| &found.tracks).map(PathBuf::as_path).collect();
-        let mut taken = take_up_all(&dirs).into_iter();
+        let mut taken = parallel::each(&dirs, machine::cores(), |dir| take_up(dir)).into_iter();
         let (mut recordings, mut tracks) = (0, 0);
         for found in found.drain(..) {
             let of_recording: Vec<_> = taken.by_ref().take(found.tracks.len()).collect();

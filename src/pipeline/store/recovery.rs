@@ -13,8 +13,7 @@ use serde::Deserialize;
 
 use sha2::{Digest, Sha256};
 
-use crate::ledger::Ledger;
-use crate::media::{Canvas, DiscardReason, GapReason, Kind, Micros, Tick};
+use crate::media::{DiscardReason, GapReason, Tick};
 
 use super::gaps::note_gap;
 use super::journal::{EpochLine, KindRun, PartLine, RunKind, SPOOL_VERSION, SegmentLine};

@@ -3,8 +3,10 @@
 use crossbeam_channel::Receiver;
 
 use super::*;
+use crate::ledger::Ledger;
 use crate::media::GapReason::*;
 use crate::media::{AccessUnit, ParameterSets};
+use crate::media::{Canvas, Kind, Micros};
 use crate::pipeline::package::boxes;
 use crate::pipeline::package::segmenter::Part;
 use crate::pipeline::store::journal::Run;
