@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tilecast::cli::{repair, serve, simulate, verify};
+use tilecast::cli::{check, repair, serve, simulate, verify};
 use tilecast::config::{Config, with_file};
 
 /// Turns the PNG streams of Recall.ai meeting bots into aligned MP4s and live HLS, one per participant.
@@ -18,6 +18,8 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(Box<Config>),
+    /// Prove the options of serve: spool, encoder, and a probe object in the store
+    Check(Box<Config>),
     /// Play bots that send pictures to a server
     Simulate(Box<simulate::SimulateArgs>),
     /// Check recordings in a store, file against file
@@ -39,16 +41,21 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode, String> {
     let args: Vec<String> = std::env::args().collect();
     let mut command = Cli::command();
-    if args.get(1).map(String::as_str) == Some("serve")
+    let name = args.get(1).map(String::as_str).filter(|name| ["serve", "check"].contains(name));
+    if let Some(name) = name
         && let Some(path) = serve::config_file(&args)
     {
         // The file's keys become the defaults of the flags, and so stand below flags and environment.
-        let with_keys = with_file(Config::augment_args(clap::Command::new("serve").about("Run the service")), &path);
+        let about = command.find_subcommand(name).and_then(|found| found.get_about().cloned()).unwrap_or_default();
+        let with_keys = with_file(Config::augment_args(clap::Command::new(name.to_owned()).about(about)), &path);
         let with_keys = with_keys.map_err(|error| error.to_string())?;
-        command = command.mut_subcommand("serve", |_| with_keys);
+        command = command.mut_subcommand(name, |_| with_keys);
     }
     let matches = command.get_matches_from(args);
     match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
+        Command::Check(config) => {
+            check::run(&config, matches.subcommand_matches("check").expect("it is the subcommand that was given"))
+        }
         Command::Serve(config) => serve::run(*config),
         Command::Simulate(args) => simulate::run(*args).map_err(|error| error.to_string()),
         Command::Verify(args) => verify::run(&args),

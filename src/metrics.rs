@@ -13,8 +13,10 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::media::{DiscardReason, Kind, Micros};
 
 mod labels;
+mod store;
 
 pub use labels::{EventLabel, KindLabel, LevelLabel, LossLabel, QueueLabel, ReasonLabel, StageLabel, StateLabel};
+pub use store::StoreMetrics;
 
 /// Buckets of the delay that our own work puts on a part, in seconds.
 const PART_DELAYS: [f64; 14] = [0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.5, 1.0, 4.0];
@@ -81,6 +83,8 @@ pub struct Metrics {
     pub objects_put: Counter,
     /// Puts that failed and are tried again.
     pub puts_failed: Counter,
+    /// Requests to the store, and what it does with objects.
+    pub store: StoreMetrics,
     /// Sockets opened since the start.
     pub sockets_opened: Counter,
     /// Upgrades refused, by reason.
@@ -135,6 +139,10 @@ pub struct Levels {
     pub spool_full: bool,
     /// Bytes of messages that are not complete yet.
     pub half_received: u64,
+    /// Uploads under way, and how many there may be.
+    pub uploads: (usize, usize),
+    /// How long the oldest object on its way to the store has waited.
+    pub upload_age: Micros,
     /// Items in queues, by queue.
     pub queues: Vec<(&'static str, u64)>,
     /// Recordings by state.
@@ -166,6 +174,7 @@ impl Metrics {
             bytes_stored: Counter::default(),
             objects_put: Counter::default(),
             puts_failed: Counter::default(),
+            store: StoreMetrics::default(),
             sockets_opened: Counter::default(),
             sockets_refused: Family::default(),
             socket_waited: Counter::default(),
@@ -226,6 +235,7 @@ impl Metrics {
         r.register_with_unit("stored", "Bytes put into the store", Unit::Bytes, self.bytes_stored.clone());
         r.register("objects_put", "Objects put into the store", self.objects_put.clone());
         r.register("puts_failed", "Puts that failed and are tried again", self.puts_failed.clone());
+        self.store.register(r);
         r.register("sockets_opened", "Sockets opened", self.sockets_opened.clone());
         r.register("sockets_refused", "Upgrades refused", self.sockets_refused.clone());
         let waited = self.socket_waited.clone();
@@ -348,6 +358,7 @@ impl Metrics {
         self.spool_quota.set(levels.spool_quota.unwrap_or(0) as i64);
         self.spool_full.set(levels.spool_full.into());
         self.half_received.set(levels.half_received as i64);
+        self.store.set(levels);
         for (queue, depth) in &levels.queues {
             self.queue_depth.get_or_create(&QueueLabel { queue }).set(*depth as i64);
         }
@@ -420,6 +431,7 @@ mod tests {
         metrics.lane_refused("memory");
         metrics.socket_refused("overloaded");
         metrics.overloaded("cheaper");
+        metrics.store.request("put");
         let levels = Levels { queues: vec![("captures", 1)], recordings: vec![("live", 1)], ..Levels::default() };
         let text = metrics.text(&levels).unwrap();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));

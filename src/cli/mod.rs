@@ -1,5 +1,6 @@
 //! The command line: one module per subcommand.
 
+pub mod check;
 pub mod repair;
 pub mod serve;
 pub mod simulate;

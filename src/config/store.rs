@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::parse_duration;
+use super::{parse_bytes, parse_duration};
 
 /// How the store is used.
 #[derive(Args, Clone, Debug)]
@@ -14,6 +14,18 @@ pub struct StoreOptions {
     #[arg(long, env = "TILECAST_STORE_TIMEOUT", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub store_timeout: Duration,
 
+    /// Requests that put something into the store at once; fewer while a store says "slow down"
+    #[arg(long, env = "TILECAST_UPLOADS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
+    pub uploads: u16,
+
+    /// Files larger than this are put in parts of this size, three at a time; S3 takes no smaller one than 5 MiB
+    #[arg(long, env = "TILECAST_STORE_PART", default_value = "8MiB", value_parser = parse_bytes, value_name = "SIZE")]
+    pub store_part: u64,
+
+    /// How often playlists and manifests in the store are brought up to date; those under /media always are [default: 30s, with a folder at once]
+    #[arg(long, env = "TILECAST_STORE_PLAYLIST_EVERY", value_parser = parse_duration, value_name = "TIME")]
+    pub store_playlist_every: Option<Duration>,
+
     /// Storage class of segments and MP4s in a cloud's store [default: the bucket's]
     #[arg(long, env = "TILECAST_STORE_CLASS", value_name = "NAME")]
     pub store_class: Option<String>,
@@ -21,6 +33,12 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
-        StoreOptions { store_timeout: Duration::from_secs(30), store_class: None }
+        StoreOptions {
+            store_timeout: Duration::from_secs(30),
+            uploads: 32,
+            store_part: 8 << 20,
+            store_playlist_every: None,
+            store_class: None,
+        }
     }
 }

@@ -95,6 +95,30 @@ async fn answer(
     Ok(respond(status, &meta, Some(range), Body::from_stream(stream(result))))
 }
 
+/// Answers with a playlist that is newer than the one in the store.
+pub fn playlist(text: &str, method: &Method) -> Response<Body> {
+    if method != Method::GET && method != Method::HEAD {
+        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD").into_response();
+    }
+    let body = if method == Method::HEAD { Body::empty() } else { Body::from(text.to_owned()) };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching(".m3u8")));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(".m3u8").unwrap_or_default()));
+    response
+}
+
+/// Answers that a playlist is not to be had for the moment, and will be.
+pub fn soon() -> Response<Body> {
+    let error =
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the playlist is being put together; ask again in a second");
+    let mut response = error.into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
 /// Request headers that make an answer depend on the object's size or version.
 const CONDITIONS: [header::HeaderName; 4] =
     [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE];

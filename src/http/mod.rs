@@ -18,8 +18,8 @@ use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 
-use crate::pipeline::Pipeline;
 use crate::pipeline::store::keys;
+use crate::pipeline::{Current, Pipeline};
 use crate::shutdown::Stop;
 
 use auth::IngestTokens;
@@ -78,7 +78,13 @@ async fn serve_media(
 ) -> Response<Body> {
     let root = object_store::path::Path::default();
     // The address has the recording's own id, which may hold anything once it is decoded; the store has its folder.
-    match media::key(&root, &format!("{}/{tail}", keys::recording(&recording))) {
+    let folder = keys::recording(&recording);
+    match app.pipeline.current_playlist(&folder, &tail) {
+        Current::Text(text) => return media::playlist(&text, &method),
+        Current::Soon => return media::soon(),
+        Current::Stored => {}
+    }
+    match media::key(&root, &format!("{folder}/{tail}")) {
         Some(key) => media::object(&*app.pipeline.objects.store, &key, &headers, &method).await,
         None => ApiError::not_found("object").into_response(),
     }

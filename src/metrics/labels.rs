@@ -50,3 +50,9 @@ pub struct LevelLabel {
 pub struct StateLabel {
     pub(super) state: &'static str,
 }
+
+/// `operation="put"`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OperationLabel {
+    pub(super) operation: &'static str,
+}

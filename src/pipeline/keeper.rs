@@ -6,28 +6,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::path::Path as Key;
+use futures::future::{FutureExt, join_all};
+use futures::stream::{self, StreamExt};
+use tokio::sync::Mutex;
 
-use crate::config::Output;
-use crate::media::Tick;
+use crate::media::{Micros, Tick};
 
 use super::Pipeline;
 use super::delivery;
-use super::lane::{Lane, Order};
-use super::package::playlist::{Entry, Playlist};
+use super::lane::Order;
 use super::recording::Recording;
 use super::state::RecordingState;
-use super::store::keys;
 use super::store::manifest::{Manifest, State};
-use super::store::spool::EpochFolder;
+use super::store::objects::Class;
 
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
-/// A published playlist is read back only up to this size: some days of media.
-const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
+/// Tracks of a recording whose MP4 is in the making or on its way: one is put while the next is put together.
+const FINISHING_AT_ONCE: usize = 2;
 
 mod finish;
+mod publish;
 mod published;
+mod stock;
 
 use finish::{beside, end_media, keep_state, order};
 use published::{Published, Source, forget_unwritten, put, tell_losses, without_counters};
@@ -36,8 +37,10 @@ use published::{Published, Source, forget_unwritten, put, tell_losses, without_c
 pub struct Keeper {
     pipeline: Arc<Pipeline>,
     recording: Arc<Recording>,
-    tracks: BTreeMap<String, Published>,
-    manifest: Option<Manifest>,
+    /// Locked by whoever publishes a track, one at a time.
+    tracks: BTreeMap<String, Arc<Mutex<Published>>>,
+    /// The manifest that the store has, and since when.
+    manifest: Option<(Manifest, Micros)>,
     state: Option<RecordingState>,
     /// An earlier process may have published some of it.
     resumed: bool,
@@ -68,10 +71,14 @@ impl Keeper {
         if self.resumed && self.recording.is_to_finish() && self.was_finished().await {
             return;
         }
+        let mut every = tokio::time::interval(self.playlist_every().clamp(Duration::from_secs(1), MANIFEST_EVERY));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first tick is at once.
+        every.tick().await;
         loop {
             let told = tokio::select! {
                 () = self.recording.changed.notified() => false,
-                () = tokio::time::sleep(MANIFEST_EVERY) => true,
+                _ = every.tick() => true,
                 () = stop.wait() => break self.suspend().await,
             };
             let turn = async {
@@ -105,25 +112,6 @@ impl Keeper {
         }
     }
 
-    /// Puts every durable segment, and after it the playlist that names it.
-    async fn publish(&mut self) {
-        if !self.pipeline.makes(Output::Hls) {
-            return self.note_spans();
-        }
-        for lane in self.recording.lanes() {
-            self.publish_lane(&lane).await;
-        }
-    }
-
-    fn note_spans(&mut self) {
-        for lane in self.recording.lanes() {
-            let published = self.tracks.entry(lane.track.clone()).or_default();
-            for closed in lane.view(|view| view.closed.get(published.segments..).unwrap_or_default().to_vec()) {
-                published.note(&closed);
-            }
-        }
-    }
-
     /// An earlier process died between the last manifest and clearing the spool.
     async fn was_finished(&self) -> bool {
         let stored = self.pipeline.stored_manifest(&self.recording.id).await;
@@ -138,76 +126,10 @@ impl Keeper {
         true
     }
 
-    /// What an earlier process published of a track.
-    async fn published_playlist(&self, track: &str) -> Option<Playlist> {
-        let key = Key::parse(format!("{}/{track}/index.m3u8", self.recording.key)).ok()?;
-        let text = self.pipeline.objects.get(&key, PLAYLIST_BYTES_MAX).await.ok()??;
-        let text = String::from_utf8(text).ok()?;
-        // One that does not read is written anew from the segments.
-        Playlist::resume(self.recording.grid, self.recording.origin()?, &text).ok()
-    }
-
-    async fn publish_lane(&mut self, lane: &Lane) {
-        let known = self.tracks.entry(lane.track.clone()).or_default();
-        let closed = lane.view(|view| view.closed.get(known.segments..).unwrap_or_default().to_vec());
-        if closed.is_empty() {
-            return self.put_playlist(&lane.track).await;
-        }
-        if self.resumed && known.playlist.is_none() {
-            let playlist = self.published_playlist(&lane.track).await;
-            let published = self.tracks.entry(lane.track.clone()).or_default();
-            // The store has this text already.
-            published.playlist_bytes = playlist.as_ref().map_or(0, |playlist| playlist.text().len());
-            published.playlist = playlist;
-        }
-        let published = self.tracks.entry(lane.track.clone()).or_default();
-        let folder = format!("{}/{}", self.recording.key, lane.track);
-        for closed in closed {
-            let folder_of_epoch = Arc::clone(&closed.folder);
-            let EpochFolder { name: epoch, init, dir } = &*folder_of_epoch;
-            let named = published.playlist.as_ref().and_then(Playlist::end_tick);
-            if named.is_some_and(|named| closed.end_tick() <= named) {
-                published.note(&closed);
-                continue;
-            }
-            if !published.inits.contains(init) {
-                let path = dir.with_file_name(init);
-                put(&self.pipeline, &self.recording, format!("{folder}/{init}"), Source::File(&path)).await;
-                published.inits.push(init.clone());
-            }
-            let key = format!("{folder}/{epoch}/{}", keys::segment(closed.number));
-            if !put(&self.pipeline, &self.recording, key, Source::File(&closed.path())).await {
-                // Gone from the spool, and told so: no playlist names what is nowhere.
-                published.note(&closed);
-                continue;
-            }
-            // The origin is fixed by the first capture, long before a segment closes.
-            let origin = self.recording.origin().unwrap_or_default();
-            let playlist = published.playlist.get_or_insert_with(|| Playlist::new(self.recording.grid, origin));
-            playlist.push(&Entry {
-                epoch: epoch.clone(),
-                first_tick: closed.first_tick,
-                ticks: closed.ticks,
-                init: init.clone(),
-            });
-            published.note(&closed);
-        }
-        self.put_playlist(&lane.track).await;
-    }
-
-    /// Puts a playlist that says more than the one in the store.
-    async fn put_playlist(&mut self, track: &str) {
-        let Some(published) = self.tracks.get(track) else { return };
-        let Some(text) = published.playlist.as_ref().map(Playlist::text) else { return };
-        let bytes = text.len();
-        if bytes == published.playlist_bytes {
-            return;
-        }
-        let key = format!("{}/{track}/index.m3u8", self.recording.key);
-        put(&self.pipeline, &self.recording, key, Source::Bytes(text.as_bytes())).await;
-        if let Some(published) = self.tracks.get_mut(track) {
-            published.playlist_bytes = bytes;
-        }
+    /// How often playlists and manifests in the store are brought up to date. A folder costs nothing.
+    fn playlist_every(&self) -> Duration {
+        let usual = if self.pipeline.objects.is_cloud() { MANIFEST_EVERY } else { Duration::ZERO };
+        self.pipeline.config.store_options.store_playlist_every.unwrap_or(usual)
     }
 
     /// Keeps in the spool what a later process must know.
@@ -218,11 +140,15 @@ impl Keeper {
         }
     }
 
-    /// Writes the manifest when it changed in more than its counters, or when `every` interval is over.
+    /// Writes the manifest when it changed in more than its counters, or when `every` interval is over; but for its state
+    /// not sooner after the last one than a manifest is wanted.
     async fn put_manifest(&mut self, every: bool) {
         let manifest = self.recording.manifest();
-        let same = self.manifest.as_ref().is_some_and(|last| {
-            if every { *last == manifest } else { without_counters(last) == without_counters(&manifest) }
+        let sooner = |at: Micros| self.pipeline.clock.mono() - at < Micros::from(self.playlist_every());
+        let same = self.manifest.as_ref().is_some_and(|(last, at)| match every {
+            true => *last == manifest,
+            false if last.state == manifest.state && sooner(*at) => true,
+            false => without_counters(last) == without_counters(&manifest),
         });
         if !same {
             self.put_this(manifest).await;
@@ -231,9 +157,9 @@ impl Keeper {
 
     async fn put_this(&mut self, manifest: Manifest) {
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-        put(&self.pipeline, &self.recording, format!("{}/recording.json", self.recording.key), Source::Bytes(&text))
-            .await;
-        self.manifest = Some(manifest);
+        let key = format!("{}/recording.json", self.recording.key);
+        put(&self.pipeline, &self.recording, Class::Live, key, Source::Bytes(&text)).await;
+        self.manifest = Some((manifest, self.pipeline.clock.mono()));
     }
 
     /// The uploads of the end, after the media's. Gives the tick after the last one when all is in the store but the last
@@ -243,16 +169,10 @@ impl Keeper {
         let lanes = self.recording.lanes();
         self.publish().await;
         lanes.iter().for_each(|lane| lane.view(forget_unwritten));
-        for track in self.tracks.keys().cloned().collect::<Vec<_>>() {
-            if let Some(playlist) = self.tracks.get_mut(&track).and_then(|published| published.playlist.as_mut()) {
-                playlist.end();
-            }
-            self.put_playlist(&track).await;
-        }
-        let mut whole = true;
-        for lane in &lanes {
-            whole &= self.finish_track(lane, end).await;
-        }
+        join_all(lanes.iter().map(|lane| self.end_playlist(lane))).await;
+        let finished: Vec<_> = lanes.iter().map(|lane| self.finish_track(lane, end).boxed()).collect();
+        let finished = stream::iter(finished).buffer_unordered(FINISHING_AT_ONCE);
+        let whole = finished.fold(true, |whole, one| async move { whole && one }).await;
         if !whole {
             self.put_events().await;
             self.recording.set_state(State::Failed);
@@ -327,7 +247,7 @@ impl Keeper {
         let path = self.recording.spool.join(super::EVENTS);
         if tokio::fs::try_exists(&path).await.unwrap_or(false) {
             let key = format!("{}/{}", self.recording.key, super::EVENTS);
-            put(&self.pipeline, &self.recording, key, Source::File(&path)).await;
+            put(&self.pipeline, &self.recording, Class::Live, key, Source::File(&path)).await;
         }
     }
 }

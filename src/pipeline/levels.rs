@@ -21,6 +21,8 @@ impl Pipeline {
             spool_used: self.space.used(),
             spool_quota: self.space.quota(),
             spool_full: self.space.is_full(),
+            uploads: self.objects.uploads(),
+            upload_age: self.objects.oldest_awaited(),
             ..Levels::default()
         };
         let (mut captures, mut pictures) = (0, 0);

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod assembly;
 pub mod budget;
+mod current;
 pub mod delivery;
 mod disk;
 pub mod encode;
@@ -27,6 +28,7 @@ pub mod track;
 mod units;
 pub mod verify;
 
+pub use current::Current;
 pub use threads::Threads;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ mod harness;
 mod page;
 mod pattern;
 mod playback;
+mod s3;
 
 mod alignment;
 mod api;
@@ -30,4 +31,5 @@ mod restarts;
 mod schema;
 mod sigterm;
 mod starts;
+mod store_faults;
 mod verify;

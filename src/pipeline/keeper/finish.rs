@@ -1,6 +1,7 @@
 //! The end of a recording: no more media, which no store can keep from happening; then the MP4 and lists of each track,
 //! made and put into the store.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Output;
@@ -11,10 +12,12 @@ use crate::pipeline::delivery;
 use crate::pipeline::lane::{Lane, Order};
 use crate::pipeline::recording::Recording;
 use crate::pipeline::store::manifest::Mp4Manifest;
+use crate::pipeline::store::objects::Class;
 use crate::pipeline::store::spool::SEGMENTS;
 
 use super::Keeper;
 use super::published::{RETRY_FIRST, RETRY_LAST, Source, put};
+use super::stock::Item;
 
 /// Goes on with `turn`, for as long as the store takes. Where the recording is to be finished meanwhile, its media end
 /// beside it: then this gives the tick after the last one.
@@ -70,6 +73,7 @@ impl Keeper {
         let dir = self.recording.spool.join(&lane.track);
         let folder = format!("{}/{}", self.recording.key, lane.track);
         let Some(published) = self.tracks.get(&lane.track) else { return true };
+        let published = published.lock().await;
         let job = AssembleJob {
             encoder: self.recording.settings.encoder.clone(),
             segment_ticks: self.recording.grid.segment_ticks,
@@ -93,19 +97,25 @@ impl Keeper {
                 return false;
             }
         }
+        let segments: Vec<PathBuf> = job.spans.iter().map(|span| span.2.clone()).collect();
         let Some(assembled) = self.assemble(lane, job).await else { return false };
+        let hls = self.pipeline.makes(Output::Hls);
+        let lists = published.epochs.iter().filter(|_| hls).map(|epoch| dir.join(epoch).join(SEGMENTS));
+        let mp4 = assembled.as_ref().map(|mp4| dir.join(&mp4.path));
+        let item = |path: PathBuf| {
+            let below = path.strip_prefix(&dir).expect("a track's files lie in its folder").display();
+            Item { key: format!("{folder}/{below}"), path }
+        };
+        let last: Vec<Item> = lists.chain([dir.join(assembly::TICKS)]).chain(mp4.clone()).map(item).collect();
         let mut whole = true;
-        for epoch in published.epochs.iter().filter(|_| self.pipeline.makes(Output::Hls)) {
-            let path = dir.join(epoch).join(SEGMENTS);
-            let key = format!("{folder}/{epoch}/{SEGMENTS}");
-            whole &= put(&self.pipeline, &self.recording, key, Source::File(&path)).await;
+        for Item { key, path } in &last {
+            let source = Source::File(path);
+            whole &= put(&self.pipeline, &self.recording, Class::Finished, key.clone(), source).await;
         }
-        let ticks = assembly::TICKS;
-        whole &=
-            put(&self.pipeline, &self.recording, format!("{folder}/{ticks}"), Source::File(&dir.join(ticks))).await;
-        if let Some(mp4) = assembled {
-            let path = dir.join(&mp4.path);
-            whole &= put(&self.pipeline, &self.recording, format!("{folder}/{}", mp4.path), Source::File(&path)).await;
+        let live = segments.into_iter().chain(published.inits.iter().map(|init| dir.join(init)));
+        let items: Vec<Item> = live.filter(|_| hls).map(item).chain(last).collect();
+        self.take_stock(&lane.track, &items).await;
+        if let (Some(mp4), Some(path)) = (assembled, mp4) {
             self.recording.note_mp4(&lane.track, mp4);
             // Made again from the segments, should it come to that.
             let space = Arc::clone(&self.pipeline.space);

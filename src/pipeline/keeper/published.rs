@@ -1,17 +1,18 @@
 //! What of a track is published, and putting an object for as long as it takes.
 
 use std::io::ErrorKind;
-use std::path::Path;
 use std::time::Duration;
 
 use object_store::path::Path as Key;
 
+use crate::media::Micros;
 use crate::pipeline::Pipeline;
 use crate::pipeline::lane::View;
 use crate::pipeline::package::playlist::Playlist;
 use crate::pipeline::recording::Recording;
 use crate::pipeline::store::manifest::Manifest;
-use crate::pipeline::store::objects::PutError;
+pub(super) use crate::pipeline::store::objects::Source;
+use crate::pipeline::store::objects::{Class, PutError};
 use crate::pipeline::store::spool::Closed;
 
 /// Waiting between tries of a failed put: doubled from the first to the last.
@@ -24,6 +25,10 @@ pub(super) struct Published {
     pub(super) playlist: Option<Playlist>,
     /// Length of the text that the store has: it only grows.
     pub(super) playlist_bytes: usize,
+    /// When that was put.
+    pub(super) playlist_at: Option<Micros>,
+    /// Whether the store was asked for what an earlier process published.
+    pub(super) asked: bool,
     pub(super) segments: usize,
     pub(super) inits: Vec<String>,
     pub(super) epochs: Vec<String>,
@@ -70,39 +75,42 @@ pub(super) fn without_counters(manifest: &Manifest) -> Manifest {
     manifest
 }
 
-/// What an object is made of.
-pub(super) enum Source<'a> {
-    /// These bytes.
-    Bytes(&'a [u8]),
-    /// This file of the spool.
-    File(&'a Path),
-}
-
 /// Puts an object, for as long as it takes: the store's errors never fail a recording. Returns whether it is there: a file
 /// that is gone from the spool never will be, and is told.
-pub(super) async fn put(pipeline: &Pipeline, recording: &Recording, key: String, source: Source<'_>) -> bool {
+pub(super) async fn put(
+    pipeline: &Pipeline,
+    recording: &Recording,
+    class: Class,
+    key: String,
+    source: Source<'_>,
+) -> bool {
     let key = Key::parse(key).expect("keys are made of safe components");
+    let _on_its_way = pipeline.objects.await_one();
     let mut wait = RETRY_FIRST;
     loop {
-        let result: Result<(), PutError> = match source {
-            Source::Bytes(bytes) => pipeline.objects.put(&key, bytes.to_vec()).await,
-            Source::File(path) => pipeline.objects.put_file(&key, path).await,
-        };
-        let Err(error) = result else {
+        let Err(error) = pipeline.objects.upload(&recording.id, class, &key, source).await else {
             recording.note_uploads(0, None);
             return true;
         };
         recording.note_uploads(1, Some(error.to_string()));
-        if let PutError::Spool { source, .. } = &error
-            && source.kind() == ErrorKind::NotFound
-        {
-            tracing::error!(recording = recording.id, %error, "a file is gone from the spool");
-            recording
-                .event("spool_file_lost", serde_json::json!({ "object": key.to_string(), "error": error.to_string() }));
-            return false;
+        match &error {
+            PutError::Spool { source, .. } if source.kind() == ErrorKind::NotFound => {
+                tracing::error!(recording = recording.id, %error, "a file is gone from the spool");
+                let detail = serde_json::json!({ "object": key.to_string(), "error": error.to_string() });
+                recording.event("spool_file_lost", detail);
+                return false;
+            }
+            PutError::Damaged { .. } => tell_damage(recording, key.as_ref(), "other bytes than it was given"),
+            _ => tracing::warn!(recording = recording.id, %error, again_in = ?wait, "the store did not take an object"),
         }
-        tracing::warn!(recording = recording.id, %error, again_in = ?wait, "the store did not take an object");
-        tokio::time::sleep(wait).await;
+        // Not all at once when the store comes back.
+        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
         wait = (wait * 2).min(RETRY_LAST);
     }
+}
+
+/// The store has something else than it was given: it is written again, and told.
+pub(super) fn tell_damage(recording: &Recording, key: &str, has: &str) {
+    tracing::error!(recording = recording.id, object = key, has, "the store damaged an object: it is written again");
+    recording.event("object_damaged", serde_json::json!({ "object": key, "store_has": has }));
 }

@@ -1,5 +1,7 @@
 //! What a recording asks of a lane, and what the lane lets others see.
 
+use std::sync::Arc;
+
 use crate::ledger::Ledger;
 use crate::media::{Canvas, Tick};
 use crate::pipeline::store::manifest::{EpochManifest, Gap};
@@ -39,6 +41,8 @@ pub struct View {
     pub done: Option<Order>,
     /// Durable segments, in order; the keeper publishes them.
     pub closed: Vec<Closed>,
+    /// The playlist as of now, where the one in the store lags behind.
+    pub playlist: Option<Arc<str>>,
     /// Segments that could not be made durable and were abandoned; the keeper makes events of them.
     pub lost: Vec<Lost>,
     /// Segments handed to the sync thread that it has not answered for.

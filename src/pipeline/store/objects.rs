@@ -1,8 +1,11 @@
 //! Objects of a recording in the media store: put whole, or not at all.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::{
     Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, WriteMultipart,
@@ -11,16 +14,23 @@ use tokio::io::AsyncReadExt;
 
 use crate::clock::Clock;
 use crate::config::StoreOptions;
+use crate::media::Micros;
 use crate::metrics::{Metrics, Stage};
 
 mod address;
 mod cloud;
 pub mod headers;
+mod parts;
+mod probe;
+mod stored;
+mod turns;
+mod watch;
 
 use address::Address;
-
-/// Files larger than this are uploaded in pieces of this size.
-const PIECE: usize = 8 << 20;
+use stored::Sums;
+pub use turns::Class;
+use turns::{Turn, Turns};
+use watch::Watch;
 
 /// Written and removed when a folder is opened.
 const PROBE: &str = ".probe";
@@ -52,6 +62,12 @@ pub enum PutError {
         /// The cause.
         source: object_store::Error,
     },
+    /// It is there, and is not what was put.
+    #[error("{key}: the store has other bytes than it was given")]
+    Damaged {
+        /// The object.
+        key: String,
+    },
     /// The spool's file cannot be read.
     #[error("{path}: {source}")]
     Spool {
@@ -60,6 +76,24 @@ pub enum PutError {
         /// The cause.
         source: std::io::Error,
     },
+}
+
+/// What an object is made of.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// This file of the spool.
+    File(&'a Path),
+}
+
+/// An object that is to be put.
+#[derive(Clone, Copy, Debug)]
+struct Wanted<'a> {
+    /// The recording that it belongs to.
+    owner: &'a str,
+    key: &'a Key,
+    class: Class,
 }
 
 /// The media store, with what it counts.
@@ -71,9 +105,38 @@ pub struct Objects {
     pub metrics: Arc<Metrics>,
     /// Times the puts.
     pub clock: Arc<dyn Clock>,
-    /// The store is reached over HTTP: it keeps headers with an object, and each request has its price.
-    is_cloud: bool,
-    options: Arc<StoreOptions>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// The same store, as something that takes objects in parts: a cloud's. It keeps headers with an object, and each
+    /// request has its price.
+    parts: Option<Arc<dyn MultipartStore>>,
+    options: StoreOptions,
+    turns: Arc<Turns>,
+    /// Tags of objects are no MD5s here.
+    tags_tell_nothing: AtomicBool,
+    /// Objects that are on their way, by when that began.
+    awaited: Mutex<BTreeSet<(Micros, u64)>>,
+    next_awaited: AtomicU64,
+}
+
+impl Shared {
+    fn awaited(&self) -> MutexGuard<'_, BTreeSet<(Micros, u64)>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An object that is on its way, until it is dropped.
+pub struct Awaited {
+    shared: Arc<Shared>,
+    entry: (Micros, u64),
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.shared.awaited().remove(&self.entry);
+    }
 }
 
 impl Objects {
@@ -87,14 +150,26 @@ impl Objects {
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
     ) -> Result<Objects, String> {
-        let parsed = Address::parse(address)?;
-        let is_cloud = matches!(parsed, Address::Bucket { .. });
-        let store = match parsed {
-            Address::Folder(path) => open_folder(&path),
-            Address::Bucket { cloud, bucket, prefix } => cloud::open(cloud, &bucket, prefix, options.store_timeout),
+        let turns = Arc::new(Turns::new(options.uploads.into()));
+        let opened = match Address::parse(address)? {
+            Address::Folder(path) => open_folder(&path).map(|store| (store, None)),
+            Address::Bucket { cloud, bucket, prefix } => {
+                let watch =
+                    Watch { metrics: Arc::clone(&metrics), clock: Arc::clone(&clock), turns: Arc::clone(&turns) };
+                let opened = cloud::open(cloud, &bucket, prefix, options.store_timeout, watch);
+                opened.map(|(store, parts)| (store, Some(parts)))
+            }
         };
-        let store = store.map_err(|why| format!("--store {address}: {why}"))?;
-        Ok(Objects { store, metrics, clock, is_cloud, options: Arc::new(options.clone()) })
+        let (store, parts) = opened.map_err(|why| format!("--store {address}: {why}"))?;
+        let shared = Shared {
+            parts,
+            options: options.clone(),
+            turns,
+            tags_tell_nothing: AtomicBool::new(false),
+            awaited: Mutex::default(),
+            next_awaited: AtomicU64::new(0),
+        };
+        Ok(Objects { store, metrics, clock, shared: Arc::new(shared) })
     }
 
     /// The folder that `--store` names, where it names one.
@@ -105,9 +180,41 @@ impl Objects {
         }
     }
 
-    /// Whether the store is reached over HTTP.
+    /// Whether the store is a cloud's: it keeps headers, and each request has its price.
     pub fn is_cloud(&self) -> bool {
-        self.is_cloud
+        self.shared.parts.is_some()
+    }
+
+    /// Counts an object among those that are on their way, until what this gives is dropped.
+    pub fn await_one(&self) -> Awaited {
+        let entry = (self.clock.mono(), self.shared.next_awaited.fetch_add(1, Relaxed));
+        self.shared.awaited().insert(entry);
+        Awaited { shared: Arc::clone(&self.shared), entry }
+    }
+
+    /// How long the oldest object on its way has been waiting for the store.
+    pub fn oldest_awaited(&self) -> Micros {
+        let oldest = self.shared.awaited().first().map(|(since, _)| *since);
+        oldest.map_or(Micros(0), |since| self.clock.mono() - since)
+    }
+
+    /// Uploads under way, and how many there may be now.
+    pub fn uploads(&self) -> (usize, usize) {
+        self.shared.turns.levels()
+    }
+
+    /// Files larger than this are put in pieces of this size.
+    fn piece(&self) -> usize {
+        (self.shared.options.store_part as usize).max(1 << 12)
+    }
+
+    async fn turn(&self, owner: &str, class: Class) -> Turn {
+        let turn = self.shared.turns.turn(owner, class).await;
+        while let Some(pause) = self.shared.turns.pause(self.clock.mono()) {
+            // Not all at once when it is over.
+            tokio::time::sleep(pause.mul_f64(rand::random_range(1.0..1.5))).await;
+        }
+        turn
     }
 
     /// Waits for the store's answer, as long as one request may take.
@@ -115,7 +222,7 @@ impl Objects {
         &self,
         answer: impl Future<Output = Result<T, object_store::Error>>,
     ) -> Result<T, object_store::Error> {
-        let limit = self.options.store_timeout;
+        let limit = self.shared.options.store_timeout;
         tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
             Err(object_store::Error::Generic { store: OURS, source: format!("no answer within {limit:?}").into() })
         })
@@ -141,32 +248,64 @@ impl Objects {
         }
     }
 
-    /// Puts bytes.
+    /// Puts bytes: one try, which ends in time.
+    ///
+    /// # Errors
+    /// Of the store, each worth another try.
     pub async fn put(&self, key: &Key, bytes: Vec<u8>) -> Result<(), PutError> {
-        let size = bytes.len() as u64;
-        let start = self.clock.mono();
+        self.put_whole(&Wanted { owner: "", key, class: Class::Live }, bytes).await
+    }
+
+    /// Puts an object of a recording: one try, in its turn.
+    ///
+    /// # Errors
+    /// Of the store, each worth another try; of the spool.
+    pub async fn upload(&self, owner: &str, class: Class, key: &Key, source: Source<'_>) -> Result<(), PutError> {
+        let wanted = Wanted { owner, key, class };
+        match source {
+            Source::Bytes(bytes) => {
+                let _turn = self.turn(owner, class).await;
+                self.put_whole(&wanted, bytes.to_vec()).await
+            }
+            Source::File(path) => self.put_file(&wanted, path).await,
+        }
+    }
+
+    async fn put_whole(&self, wanted: &Wanted<'_>, bytes: Vec<u8>) -> Result<(), PutError> {
+        let (size, start, key) = (bytes.len() as u64, self.clock.mono(), wanted.key);
+        let sums = self.is_cloud().then(|| Sums::whole(&bytes));
         let options = PutOptions { attributes: self.attributes(key), ..PutOptions::default() };
         let put = self.store.put_opts(key, PutPayload::from(bytes), options);
-        self.in_time(put).await.map_err(|source| self.failed(key, source))?;
+        let put = self.in_time(put).await.map_err(|source| self.failed(key, source))?;
+        if let Some(sums) = sums {
+            self.check(key, put.e_tag.as_deref(), &sums).await?;
+        }
         self.count(size, start);
         Ok(())
     }
 
     /// Puts a file of the spool, in pieces where it is large.
-    pub async fn put_file(&self, key: &Key, path: &Path) -> Result<(), PutError> {
+    async fn put_file(&self, wanted: &Wanted<'_>, path: &Path) -> Result<(), PutError> {
         let unreadable = |source| PutError::Spool { path: path.display().to_string(), source };
+        let piece = self.piece();
+        let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
+        if let Some(parts) = self.shared.parts.as_ref().filter(|_| size > piece as u64) {
+            let start = self.clock.mono();
+            self.put_in_parts(&**parts, wanted, path, size).await?;
+            self.count(size, start);
+            return Ok(());
+        }
+        let _turn = self.turn(wanted.owner, wanted.class).await;
         let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
-        let size = file.metadata().await.map_err(unreadable)?.len();
-        if size <= PIECE as u64 {
+        if size <= piece as u64 {
             let mut bytes = Vec::with_capacity(size as usize);
             file.read_to_end(&mut bytes).await.map_err(unreadable)?;
-            return self.put(key, bytes).await;
+            return self.put_whole(wanted, bytes).await;
         }
-        let start = self.clock.mono();
-        let options = PutMultipartOptions { attributes: self.attributes(key), ..PutMultipartOptions::default() };
-        let upload = self.in_time(self.store.put_multipart_opts(key, options));
+        let (key, start) = (wanted.key, self.clock.mono());
+        let upload = self.in_time(self.store.put_multipart_opts(key, PutMultipartOptions::default()));
         let upload = upload.await.map_err(|source| self.failed(key, source))?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PIECE);
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, piece);
         let mut buffer = vec![0; 1 << 20];
         loop {
             let read = file.read(&mut buffer).await.map_err(unreadable)?;
@@ -183,7 +322,10 @@ impl Objects {
 
     /// What the store keeps with an object: a folder keeps nothing.
     fn attributes(&self, key: &Key) -> Attributes {
-        if self.is_cloud { headers::attributes(key, self.options.store_class.as_deref()) } else { Attributes::new() }
+        match self.is_cloud() {
+            true => headers::attributes(key, self.shared.options.store_class.as_deref()),
+            false => Attributes::new(),
+        }
     }
 
     fn count(&self, bytes: u64, start: crate::media::Micros) {

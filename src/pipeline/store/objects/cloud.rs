@@ -8,47 +8,56 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 
 use super::address::Cloud;
+use super::watch::Watch;
+
+/// A store, and the same one as something that takes objects in parts.
+type Opened = (Arc<dyn ObjectStore>, Arc<dyn MultipartStore>);
 
 /// Opens the store of a cloud. A request that says nothing for `timeout` has failed.
 ///
 /// # Errors
 /// Text that names the variable that is missing or wrong.
-pub(super) fn open(cloud: Cloud, bucket: &str, prefix: Key, timeout: Duration) -> Result<Arc<dyn ObjectStore>, String> {
+pub(super) fn open(cloud: Cloud, bucket: &str, prefix: Key, timeout: Duration, watch: Watch) -> Result<Opened, String> {
     // One for the whole process; it may be there from an earlier store.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let opened = match cloud {
         Cloud::S3 => {
             let builder = client(AmazonS3Builder::from_env(), AmazonS3ConfigKey::Client, timeout)
                 .with_bucket_name(bucket)
-                .with_retry(never_again());
+                .with_retry(never_again())
+                .with_http_connector(watch);
             below(s3(builder)?.build(), prefix)
         }
         Cloud::Gcs => {
             let builder = client(GoogleCloudStorageBuilder::from_env(), GoogleConfigKey::Client, timeout)
                 .with_bucket_name(bucket)
-                .with_retry(never_again());
+                .with_retry(never_again())
+                .with_http_connector(watch);
             below(builder.build(), prefix)
         }
         Cloud::Azure => {
             let builder = client(MicrosoftAzureBuilder::from_env(), AzureConfigKey::Client, timeout)
                 .with_container_name(bucket)
-                .with_retry(never_again());
+                .with_retry(never_again())
+                .with_http_connector(watch);
             below(azure(builder).build(), prefix)
         }
     };
     opened.map_err(|error| error.to_string())
 }
 
-fn below<S: ObjectStore>(
+fn below<S: ObjectStore + MultipartStore>(
     built: Result<S, object_store::Error>,
     prefix: Key,
-) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
-    Ok(Arc::new(PrefixStore::new(built?, prefix)))
+) -> Result<Opened, object_store::Error> {
+    let store = Arc::new(PrefixStore::new(built?, prefix));
+    Ok((Arc::<PrefixStore<S>>::clone(&store), store))
 }
 
 /// Tries are made by who asked, for as long as the recording lives, and seen by the metrics.

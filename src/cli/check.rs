@@ -1,0 +1,133 @@
+//! `tilecast check`: proves the configuration that `serve` would run with: spool, encoder, store.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+use crate::clock::SystemClock;
+use crate::config::{Config, secrets};
+use crate::metrics::Metrics;
+use crate::pipeline::encode::{EncoderSettings, x264};
+use crate::pipeline::store::objects::Objects;
+
+/// Begins the names of variables that say how a cloud's store is reached.
+const CLOUD_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+/// Words in the names of variables whose values are nobody's business.
+const SECRET: [&str; 6] = ["KEY", "SECRET", "TOKEN", "PASSWORD", "SAS", "CREDENTIAL"];
+
+/// Prints the configuration and how each part of it does; exit code 1 when anything does not.
+///
+/// # Errors
+/// When standard output is gone.
+pub fn run(config: &Config, matches: &ArgMatches) -> Result<ExitCode, String> {
+    let mut out = std::io::stdout().lock();
+    let mut report = print_options(matches);
+    report += &print_variables();
+    writeln!(out, "{report}").map_err(|error| error.to_string())?;
+    let mut well = true;
+    let mut tell = |what: &str, done: Result<String, String>| {
+        let (mark, said) = match &done {
+            Ok(said) => ("ok  ", said),
+            Err(why) => ("FAIL", why),
+        };
+        well &= done.is_ok();
+        writeln!(out, "{mark} {what}{}{said}", if said.is_empty() { "" } else { ": " })
+            .map_err(|error| error.to_string())
+    };
+    tell("ingest tokens", tokens(config))?;
+    tell(&format!("spool {}", config.spool.display()), spool(&config.spool))?;
+    let encoder =
+        EncoderSettings { preset: config.preset.clone(), crf: config.quality, qpmin: config.qpmin, fps: config.fps };
+    let opened = config.grid().map_err(|error| error.to_string());
+    let opened = opened.and_then(|_| x264::check(&encoder).map_err(|error| error.to_string()));
+    tell(&format!("encoder {}", config.preset), opened.map(|()| String::new()))?;
+    let clock = Arc::new(SystemClock::new());
+    let objects = Objects::open(&config.store, &config.store_options, Arc::new(Metrics::new()), clock);
+    match objects {
+        Err(why) => tell("store", Err(why))?,
+        Ok(objects) => {
+            for (what, done) in probe(&objects)? {
+                tell(&format!("store {}: {what}", config.store), done.map(|()| String::new()))?;
+            }
+        }
+    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What was done, and how it went.
+type Told = (&'static str, Result<(), String>);
+
+/// The steps of the store's probe, each with the permissions that it needs where it fails.
+fn probe(objects: &Objects) -> Result<Vec<Told>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start tokio: {error}"))?;
+    let name = format!("{:016x}", rand::random::<u64>());
+    let steps = runtime.block_on(objects.probe(&name));
+    let told = steps.into_iter().map(|(step, done)| {
+        (step.name(), done.map_err(|why| format!("{why}\n     (on S3 this needs {})", step.needs())))
+    });
+    Ok(told.collect())
+}
+
+/// Every option of `serve` as it is in effect, and where it comes from.
+fn print_options(matches: &ArgMatches) -> String {
+    let command = <Config as clap::Args>::augment_args(clap::Command::new("serve"));
+    let mut text = String::new();
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        let values = matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy());
+        let value = values.collect::<Vec<_>>().join(",");
+        let from = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "command line",
+            Some(ValueSource::EnvVariable) => "environment",
+            // What the TOML file says becomes the default.
+            _ => "default or file",
+        };
+        if !value.is_empty() {
+            text += &format!("{:26} = {value}   ({from})\n", arg.get_long().unwrap_or(id));
+        }
+    }
+    text
+}
+
+/// The variables of the clouds, without what is secret.
+fn print_variables() -> String {
+    let ours = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let mut ours: Vec<_> =
+        ours.filter(|(name, _)| CLOUD_VARIABLES.iter().any(|start| name.starts_with(start))).collect();
+    ours.sort();
+    let line = |(name, value): &(String, std::ffi::OsString)| {
+        let is_secret = SECRET.iter().any(|word| name.contains(word));
+        let value = if is_secret { "***".into() } else { value.to_string_lossy() };
+        format!("{name:26} = {value}   (environment)\n")
+    };
+    ours.iter().map(line).collect()
+}
+
+fn tokens(config: &Config) -> Result<String, String> {
+    let tokens = secrets("TILECAST_INGEST_TOKEN", config.ingest_token_file.as_deref());
+    match tokens.map_err(|error| error.to_string())?.len() {
+        0 if config.insecure || config.listen.ip().is_loopback() => Ok("none".to_owned()),
+        0 => Err(format!("none, and --listen {} is no loopback address: serve will not start", config.listen)),
+        count => Ok(count.to_string()),
+    }
+}
+
+/// Writes a file and makes it durable, as the service does with every segment.
+fn spool(folder: &Path) -> Result<String, String> {
+    let probe = folder.join(format!(".check-{}", std::process::id()));
+    let proved = std::fs::create_dir_all(folder).and_then(|()| {
+        let mut file = std::fs::File::create(&probe)?;
+        file.write_all(b"tilecast check\n")?;
+        file.sync_all()?;
+        std::fs::remove_file(&probe)?;
+        std::fs::File::open(folder)?.sync_all()
+    });
+    proved.map_err(|error| error.to_string())?;
+    let disk = rustix::fs::statvfs(folder).map_err(|error| error.to_string())?;
+    Ok(format!("{} MiB free", (disk.f_bavail * disk.f_frsize) >> 20))
+}
