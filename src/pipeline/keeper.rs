@@ -19,18 +19,22 @@ use super::recording::Recording;
 use super::state::RecordingState;
 use super::store::keys;
 use super::store::manifest::{Manifest, State};
-use super::store::spool::EpochFolder;
+use super::store::spool::{EpochFolder, SEGMENTS};
 
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 /// A published playlist is read back only up to this size: some days of media.
 const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
 
+mod beat;
 mod finish;
 mod published;
+mod settle;
 
-use finish::{beside, end_media, keep_state, order};
+use beat::Beat;
+use finish::{beside, end_media, order, stop_writing};
 use published::{Published, Source, forget_unwritten, put, tell_losses, without_counters};
+use settle::Settled;
 
 /// Keeps one recording until it is finished, or until the process is told to stop.
 pub struct Keeper {
@@ -41,12 +45,27 @@ pub struct Keeper {
     state: Option<RecordingState>,
     /// An earlier process may have published some of it.
     resumed: bool,
+    /// Where its objects lie is fixed, and the store has its entry.
+    settled: bool,
+    /// Length of the events that the store has: they only grow.
+    events_bytes: u64,
+    beat: Arc<Beat>,
 }
 
 impl Keeper {
     /// A keeper for a new recording.
     pub fn new(pipeline: Arc<Pipeline>, recording: Arc<Recording>) -> Keeper {
-        Keeper { pipeline, recording, tracks: BTreeMap::new(), manifest: None, state: None, resumed: false }
+        Keeper {
+            pipeline,
+            recording,
+            tracks: BTreeMap::new(),
+            manifest: None,
+            state: None,
+            resumed: false,
+            settled: false,
+            events_bytes: 0,
+            beat: Arc::default(),
+        }
     }
 
     /// A keeper for a recording that an earlier process began. What that published is published again, to the letter:
@@ -57,34 +76,55 @@ impl Keeper {
     }
 
     /// Whose keeper this is.
-    pub fn recording_id(&self) -> &str {
-        &self.recording.id
+    pub fn recording(&self) -> Arc<Recording> {
+        Arc::clone(&self.recording)
     }
 
-    /// The keeper's life.
-    pub async fn run(mut self) {
+    /// The keeper's life, and the store's sign of it.
+    pub async fn run(self) {
+        let (pipeline, recording) = (Arc::clone(&self.pipeline), self.recording());
+        let beats = beat::run(Arc::clone(&self.beat), Arc::clone(&pipeline), Arc::clone(&recording));
+        tokio::select! {
+            () = self.live() => {}
+            () = beats => {}
+            // Whatever is on its way to the store ends here.
+            () = recording.to_delete() => stop_writing(&recording).await,
+        }
+    }
+
+    async fn live(mut self) {
         let mut stop = self.pipeline.stop_signal();
         let (pipeline, recording) = (Arc::clone(&self.pipeline), Arc::clone(&self.recording));
-        if self.resumed && self.recording.is_to_finish() && self.was_finished().await {
-            return;
-        }
+        let mut every = tokio::time::interval(MANIFEST_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        every.reset();
         loop {
             let told = tokio::select! {
                 () = self.recording.changed.notified() => false,
-                () = tokio::time::sleep(MANIFEST_EVERY) => true,
+                _ = every.tick() => true,
                 () = stop.wait() => break self.suspend().await,
             };
             let turn = async {
                 self.write_state();
                 tell_losses(&self.recording);
-                self.publish().await;
-                self.put_manifest(told).await;
+                let settled = self.settle().await;
+                if settled == Settled::Yes {
+                    self.publish().await;
+                    if told {
+                        self.put_books().await;
+                    }
+                    self.put_manifest(told).await;
+                }
+                settled
             };
             // A store that fails must not keep the lanes from being flushed, nor the end from being begun.
-            let ended = tokio::select! {
-                ended = beside(turn, &pipeline, &recording) => ended,
+            let (settled, ended) = tokio::select! {
+                turned = beside(turn, &pipeline, &recording) => turned,
                 () = stop.wait() => break self.suspend().await,
             };
+            if settled == Settled::Elsewhere {
+                return;
+            }
             if self.recording.is_to_finish() {
                 let finish = async {
                     let end = match ended {
@@ -124,23 +164,9 @@ impl Keeper {
         }
     }
 
-    /// An earlier process died between the last manifest and clearing the spool.
-    async fn was_finished(&self) -> bool {
-        let stored = self.pipeline.stored_manifest(&self.recording.id).await;
-        let Ok(Some(manifest)) = stored else { return false };
-        if manifest.state != State::Finished {
-            return false;
-        }
-        self.pipeline.registry.note_ended(manifest);
-        self.clear_spool().await;
-        self.recording.set_state(State::Finished);
-        self.recording.lanes().iter().for_each(|lane| lane.close());
-        true
-    }
-
     /// What an earlier process published of a track.
     async fn published_playlist(&self, track: &str) -> Option<Playlist> {
-        let key = Key::parse(format!("{}/{track}/index.m3u8", self.recording.key)).ok()?;
+        let key = Key::parse(self.recording.key(&format!("{track}/index.m3u8"))).ok()?;
         let text = self.pipeline.objects.get(&key, PLAYLIST_BYTES_MAX).await.ok()??;
         let text = String::from_utf8(text).ok()?;
         // One that does not read is written anew from the segments.
@@ -161,7 +187,7 @@ impl Keeper {
             published.playlist = playlist;
         }
         let published = self.tracks.entry(lane.track.clone()).or_default();
-        let folder = format!("{}/{}", self.recording.key, lane.track);
+        let folder = self.recording.key(&lane.track);
         for closed in closed {
             let folder_of_epoch = Arc::clone(&closed.folder);
             let EpochFolder { name: epoch, init, dir } = &*folder_of_epoch;
@@ -203,7 +229,7 @@ impl Keeper {
         if bytes == published.playlist_bytes {
             return;
         }
-        let key = format!("{}/{track}/index.m3u8", self.recording.key);
+        let key = self.recording.key(&format!("{track}/index.m3u8"));
         put(&self.pipeline, &self.recording, key, Source::Bytes(text.as_bytes())).await;
         if let Some(published) = self.tracks.get_mut(track) {
             published.playlist_bytes = bytes;
@@ -231,14 +257,16 @@ impl Keeper {
 
     async fn put_this(&mut self, manifest: Manifest) {
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-        put(&self.pipeline, &self.recording, format!("{}/recording.json", self.recording.key), Source::Bytes(&text))
-            .await;
+        put(&self.pipeline, &self.recording, self.recording.key("recording.json"), Source::Bytes(&text)).await;
         self.manifest = Some(manifest);
     }
 
     /// The uploads of the end, after the media's. Gives the tick after the last one when all is in the store but the last
     /// manifest; `None` when the recording failed.
     async fn finish(&mut self, end: Tick) -> Option<Tick> {
+        if self.settle().await != Settled::Yes {
+            return None;
+        }
         self.put_manifest(true).await;
         let lanes = self.recording.lanes();
         self.publish().await;
@@ -256,10 +284,10 @@ impl Keeper {
         if !whole {
             self.put_events().await;
             self.recording.set_state(State::Failed);
-            keep_state(&self.pipeline, &self.recording).await;
+            self.pipeline.keep_state(&self.recording).await;
             self.put_manifest(true).await;
             lanes.iter().for_each(|lane| lane.close());
-            tracing::error!(recording = self.recording.id, "recording failed; its spool is kept");
+            tracing::error!(recording = self.recording.id(), "recording failed; its spool is kept");
             return None;
         }
         self.recording.event("finished", serde_json::json!({ "ticks": end }));
@@ -271,12 +299,13 @@ impl Keeper {
     async fn seal(&mut self, end: Tick) {
         // It is finished when the store has confirmed that it is: the manifest last.
         self.put_this(Manifest { state: State::Finished, ..self.recording.manifest() }).await;
+        self.put_ended().await;
         // From here on a start would find it finished in the store; only then does anybody hear of it.
         self.clear_spool().await;
         self.recording.set_state(State::Finished);
         let lanes = self.recording.lanes();
         lanes.iter().for_each(|lane| lane.close());
-        tracing::info!(recording = self.recording.id, tracks = lanes.len(), ticks = end, "recording finished");
+        tracing::info!(recording = self.recording.id(), tracks = lanes.len(), ticks = end, "recording finished");
     }
 
     async fn clear_spool(&self) {
@@ -284,7 +313,7 @@ impl Keeper {
         if let Err(error) = removed
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(recording = self.recording.id, %error, "cannot remove the finished recording from the spool");
+            tracing::warn!(recording = self.recording.id(), %error, "cannot remove the finished recording from the spool");
         }
     }
 
@@ -302,18 +331,41 @@ impl Keeper {
         }
         let placed = self.recording.end_limbo(self.pipeline.clock.mono());
         // Before the lanes: their pictures wait for it, and the origin may be theirs.
-        keep_state(&self.pipeline, &self.recording).await;
+        self.pipeline.keep_state(&self.recording).await;
         delivery::deliver_all(&self.pipeline, placed).await;
         order(&self.recording, Order::Suspend).await;
         if live {
             self.recording.event("suspended", serde_json::Value::Null);
         }
-        keep_state(&self.pipeline, &self.recording).await;
+        self.pipeline.keep_state(&self.recording).await;
         self.flush_events().await;
-        self.publish().await;
+        if self.settled {
+            self.publish().await;
+            self.put_books().await;
+            self.put_manifest(true).await;
+        }
+        tracing::info!(recording = self.recording.id(), "recording suspended");
+    }
+
+    /// Puts what would be lost with the spool: what happened, and the lists of segments that are new since the last time.
+    async fn put_books(&mut self) {
         self.put_events().await;
-        self.put_manifest(true).await;
-        tracing::info!(recording = self.recording.id, "recording suspended");
+        for (track, published) in self.tracks.iter_mut().filter(|_| self.pipeline.makes(Output::Hls)) {
+            let (segments, epochs) = published.listed;
+            if segments == published.segments {
+                continue;
+            }
+            for epoch in &published.epochs[epochs..] {
+                let tail = format!("{track}/{epoch}/{SEGMENTS}");
+                let path = self.recording.spool.join(&tail);
+                // A full disk may not have taken a line yet.
+                if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
+                    continue;
+                }
+                put(&self.pipeline, &self.recording, self.recording.key(&tail), Source::File(&path)).await;
+            }
+            published.listed = (published.segments, published.epochs.len().saturating_sub(1));
+        }
     }
 
     async fn flush_events(&self) {
@@ -322,12 +374,14 @@ impl Keeper {
         self.pipeline.sync_barrier().await;
     }
 
-    async fn put_events(&self) {
+    async fn put_events(&mut self) {
         self.flush_events().await;
         let path = self.recording.spool.join(super::EVENTS);
-        if tokio::fs::try_exists(&path).await.unwrap_or(false) {
-            let key = format!("{}/{}", self.recording.key, super::EVENTS);
+        let bytes = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
+        if bytes != self.events_bytes {
+            let key = self.recording.key(super::EVENTS);
             put(&self.pipeline, &self.recording, key, Source::File(&path)).await;
+            self.events_bytes = bytes;
         }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Published {
     pub(super) segments: usize,
     pub(super) inits: Vec<String>,
     pub(super) epochs: Vec<String>,
+    /// Segments that the lists in the store tell of, and epochs that they tell all of.
+    pub(super) listed: (usize, usize),
 }
 
 impl Published {
@@ -96,12 +98,12 @@ pub(super) async fn put(pipeline: &Pipeline, recording: &Recording, key: String,
         if let PutError::Spool { source, .. } = &error
             && source.kind() == ErrorKind::NotFound
         {
-            tracing::error!(recording = recording.id, %error, "a file is gone from the spool");
+            tracing::error!(recording = recording.id(), %error, "a file is gone from the spool");
             recording
                 .event("spool_file_lost", serde_json::json!({ "object": key.to_string(), "error": error.to_string() }));
             return false;
         }
-        tracing::warn!(recording = recording.id, %error, again_in = ?wait, "the store did not take an object");
+        tracing::warn!(recording = recording.id(), %error, again_in = ?wait, "the store did not take an object");
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY_LAST);
     }
