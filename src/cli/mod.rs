@@ -1,5 +1,6 @@
 //! The command line: one module per subcommand.
 
+mod found;
 pub mod repair;
 pub mod serve;
 pub mod simulate;

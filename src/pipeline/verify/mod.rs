@@ -7,6 +7,7 @@
 //! its end, whose segments are all there.
 
 mod books;
+pub mod copies;
 mod findings;
 mod gather;
 mod lines;
