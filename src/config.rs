@@ -9,8 +9,10 @@ use clap::{Args, Command, ValueEnum};
 
 use crate::media::Canvas;
 
+mod privacy;
 mod store;
 
+pub use privacy::{ParticipantField, PrivacyOptions};
 pub use store::StoreOptions;
 
 /// What is made of a track.
@@ -64,6 +66,10 @@ pub struct Config {
     /// How the store is used.
     #[command(flatten)]
     pub store_options: StoreOptions,
+
+    /// Folder of a recording in the store; {recording_id} comes last where it is not named. There are {tenant}, {recording_id}, {bot_id}, {date} (UTC) and {metadata.KEY}, one in a folder
+    #[arg(long, env = "TILECAST_STORE_PREFIX", default_value = "{recording_id}", value_name = "FOLDERS")]
+    pub store_prefix: String,
 
     /// Folder for what is being written
     #[arg(long, env = "TILECAST_SPOOL", default_value = "./spool", value_name = "DIR")]
@@ -189,9 +195,9 @@ pub struct Config {
     #[arg(long, env = "TILECAST_ENCODER_WORKERS", value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
     pub encoder_workers: Option<u16>,
 
-    /// Keep the text of chat messages in events.jsonl
-    #[arg(long, env = "TILECAST_STORE_CHAT", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
-    pub store_chat: bool,
+    /// What is kept of whom, and for how long.
+    #[command(flatten)]
+    pub privacy: PrivacyOptions,
 
     /// Form of log lines
     #[arg(long, env = "TILECAST_LOG", value_enum, default_value = "text")]
@@ -397,7 +403,7 @@ mod tests {
         let config = read(toml, &["--segment", "8s"]).unwrap();
         assert_eq!((config.fps, config.segment, config.part), (5, Duration::from_secs(8), Duration::from_secs(1)));
         assert_eq!(config.outputs, [Output::Hls]);
-        assert!(!config.store_chat && read("store-chat = true\n", &[]).unwrap().store_chat);
+        assert!(!config.privacy.store_chat && read("store-chat = true\n", &[]).unwrap().privacy.store_chat);
     }
 
     #[test]

@@ -57,6 +57,7 @@
 //! | [`pipeline::schedule`], [`pipeline::shed`], [`pipeline::budget`] | whose turn it is; what is shed; what is in flight |
 //! | [`pipeline::session`], [`pipeline::recording`], [`pipeline::registry`] | a socket's rules; a recording's state; all of them |
 //! | [`pipeline::keeper`], [`pipeline::assembly`] | publishing and finishing; the MP4 |
+//! | [`pipeline::entries`], [`pipeline::known`], [`pipeline::erase`] | by what a recording is found again; what the store knows; how one goes away |
 //! | [`pipeline::verify`] | recordings checked from outside, and repaired from their segments |
 //! | [`pipeline`] | the wiring: every channel, thread and capacity |
 //! | [`http`] | sockets, API, media, the page |

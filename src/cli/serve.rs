@@ -38,6 +38,12 @@ pub fn run(config: Config) -> Result<ExitCode, String> {
             config.listen
         ));
     }
+    if tokens.tenants() > 1 && !config.store_prefix.contains("{tenant}") {
+        return Err(format!(
+            "--store-prefix {}: with more than one tenant it must hold {{tenant}}, for example {{tenant}}/{{recording_id}}",
+            config.store_prefix
+        ));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(crate::machine::cores().min(4))

@@ -4,20 +4,29 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::pipeline::verify::{Options, RecordingReport, TrackReport, recordings, verify_recording};
+use crate::config::StoreOptions;
+use crate::pipeline::verify::{Options, RecordingReport, TrackReport, verify_recording};
+
+use super::found::Found;
 
 /// Options of `verify`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// A recording's folder, or the folder of a store
+    /// A recording's folder, or a store: a folder, s3://bucket/prefix, gs://... or az://...
     #[arg(value_name = "PATH")]
-    pub path: PathBuf,
+    pub path: String,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
     /// Do not decode pictures: names, sizes, hashes, ticks and books only
     #[arg(long)]
     pub no_decode: bool,
+    /// Where recordings of a store that is no folder are copied to, one at a time [default: the folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub aside: Option<PathBuf>,
+    /// How the store is used.
+    #[command(flatten)]
+    pub store_options: StoreOptions,
 }
 
 /// Checks, prints; exit code 1 when anything is off.
@@ -25,16 +34,17 @@ pub struct VerifyArgs {
 /// # Errors
 /// When there is no recording to be read, or standard output is gone.
 pub fn run(args: &VerifyArgs) -> Result<ExitCode, String> {
-    let found = find(&args.path)?;
+    let found = Found::at(&args.path, &args.store_options, args.aside.as_deref())?;
     let options = Options { decode: !args.no_decode };
     let mut out = std::io::stdout().lock();
     let mut reports = Vec::new();
-    let (mut well, count) = (true, found.len());
-    for (number, folder) in found.iter().enumerate() {
-        let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
-        let report = verify_recording(folder, options, &mut |what| {
-            eprintln!("{name} ({} of {count}): {what}", number + 1);
+    let (mut well, count) = (true, found.count());
+    for number in 0..count {
+        let look = found.get(number)?;
+        let mut report = verify_recording(&look.folder(), options, &mut |what| {
+            eprintln!("{} ({} of {count}): {what}", look.name(), number + 1);
         });
+        report.folder = look.name();
         well &= report.is_well();
         match args.json {
             true => reports.push(report),
@@ -46,18 +56,6 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode, String> {
         writeln!(out, "{json:#}").map_err(|error| error.to_string())?;
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The recordings at a path that somebody gave.
-///
-/// # Errors
-/// When there are none, or they cannot be listed.
-pub(super) fn find(path: &std::path::Path) -> Result<Vec<PathBuf>, String> {
-    let found = recordings(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    if found.is_empty() {
-        return Err(format!("{}: no recording is here, nor in a folder below", path.display()));
-    }
-    Ok(found)
 }
 
 /// Prints a recording: a line for each track, then what is wrong.

@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use crate::media::Tick;
 use crate::pipeline::ingest::protocol::parse_absolute;
+use crate::pipeline::known::StoredError;
 use crate::pipeline::recording::Now;
+use crate::pipeline::store::keys::Name;
 use crate::pipeline::store::manifest::{Manifest, State as Life};
 
 use super::App;
@@ -26,6 +28,9 @@ const LIMIT_MAX: usize = 500;
 #[derive(Serialize)]
 struct Summary {
     recording_id: String,
+    /// Its name in addresses.
+    address: String,
+    tenant: Option<String>,
     state: Life,
     origin: Option<String>,
     bot_id: Option<String>,
@@ -45,6 +50,8 @@ struct List {
 struct Detail {
     #[serde(flatten)]
     manifest: Manifest,
+    /// Its name in addresses.
+    address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     now: Option<Now>,
 }
@@ -86,7 +93,7 @@ pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, S
             },
         }
     }
-    let place = |manifest: &Manifest| (manifest.origin.clone().unwrap_or_default(), manifest.recording_id.clone());
+    let place = |manifest: &Manifest| (manifest.origin.clone().unwrap_or_default(), manifest.name().address());
     manifests.sort_by_key(|manifest| std::cmp::Reverse(place(manifest)));
     manifests.retain(|manifest| after.as_ref().is_none_or(|after| place(manifest) < *after));
     let more = manifests.len() > limit;
@@ -103,6 +110,8 @@ fn summary(manifest: Manifest) -> Summary {
     Summary {
         duration_ticks: manifest.tracks.iter().filter_map(|track| track.end_tick).max().unwrap_or(0),
         tracks: manifest.tracks.len(),
+        address: manifest.name().address(),
+        tenant: manifest.tenant,
         recording_id: manifest.recording_id,
         state: manifest.state,
         origin: manifest.origin,
@@ -127,44 +136,50 @@ fn has_metadata(manifest: &Manifest, name: &str, wanted: &str) -> bool {
 }
 
 /// `GET /api/v1/recordings/{id}`.
-pub async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    if let Some(recording) = app.pipeline.registry.get(&id) {
-        let now = recording.now(app.pipeline.space.is_full());
-        return Ok(no_store(Json(Detail { manifest: recording.manifest(), now: Some(now) })));
-    }
-    if let Some(manifest) = app.pipeline.registry.ended_manifest(&id) {
-        return Ok(no_store(Json(Detail { manifest: (*manifest).clone(), now: None })));
-    }
-    let manifest = stored(&app, &id).await?;
-    Ok(no_store(Json(Detail { manifest, now: None })))
+pub async fn get(State(app): State<App>, Path(address): Path<String>) -> Result<Response, ApiError> {
+    let name = Name::from_address(&address);
+    let now = app.pipeline.registry.get(&name).map(|recording| recording.now(app.pipeline.space.is_full()));
+    let manifest = manifest_of(&app, &name).await?;
+    Ok(no_store(Json(Detail { address: manifest.name().address(), manifest, now })))
 }
 
-/// The manifest of a recording that only the store knows.
-async fn stored(app: &App, id: &str) -> Result<Manifest, ApiError> {
-    match app.pipeline.stored_manifest(id).await {
-        Ok(Some(manifest)) => Ok(manifest),
-        Ok(None) => Err(ApiError::not_found("recording")),
-        Err(error) => {
-            tracing::warn!(%error, "cannot read a manifest");
-            Err(ApiError::new(StatusCode::BAD_GATEWAY, "the store does not give a readable manifest"))
+/// The manifest of a recording, wherever it is.
+async fn manifest_of(app: &App, name: &Name) -> Result<Manifest, ApiError> {
+    match app.pipeline.manifest_of(name).await {
+        Ok(manifest) => manifest.ok_or_else(|| ApiError::not_found("recording")),
+        Err(error) => Err(store_failed(&error)),
+    }
+}
+
+/// 502: the store does not say, or what it has does not read.
+pub fn store_failed(error: &StoredError) -> ApiError {
+    tracing::warn!(%error, "cannot read a recording's place in the store");
+    ApiError::new(StatusCode::BAD_GATEWAY, "the store does not give a readable manifest")
+}
+
+/// `POST /api/v1/recordings/{id}/finish`: 202 while it goes on, 200 when it is finished already. A 202 goes out once the
+/// disk has it that the recording is to be finished.
+pub async fn finish(State(app): State<App>, Path(address): Path<String>) -> Result<Response, ApiError> {
+    let name = Name::from_address(&address);
+    if let Some(recording) = app.pipeline.registry.get(&name) {
+        if recording.ask_to_finish() {
+            app.pipeline.keep_state(&recording).await;
         }
-    }
-}
-
-/// `POST /api/v1/recordings/{id}/finish`: 202 while it goes on, 200 when it is finished already.
-pub async fn finish(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    if let Some(recording) = app.pipeline.registry.get(&id) {
-        recording.ask_to_finish();
         let manifest = recording.manifest();
         // Its keeper may still be clearing up.
         let status = if manifest.state == Life::Finished { StatusCode::OK } else { StatusCode::ACCEPTED };
         return Ok((status, Json(manifest)).into_response());
     }
-    let manifest = match app.pipeline.registry.ended_manifest(&id) {
-        Some(manifest) => (*manifest).clone(),
-        None => stored(&app, &id).await?,
-    };
-    Ok(Json(manifest).into_response())
+    Ok(Json(manifest_of(&app, &name).await?).into_response())
+}
+
+/// `DELETE /api/v1/recordings/{id}`: 202 once it is sure to be deleted everywhere.
+pub async fn delete(State(app): State<App>, Path(address): Path<String>) -> Result<Response, ApiError> {
+    match app.pipeline.erase(&Name::from_address(&address)).await {
+        Ok(true) => Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "state": Life::Deleted }))).into_response()),
+        Ok(false) => Err(ApiError::not_found("recording")),
+        Err(error) => Err(store_failed(&error)),
+    }
 }
 
 /// `GET /healthz`: alive.

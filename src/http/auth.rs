@@ -28,6 +28,11 @@ impl IngestTokens {
         self.0.is_empty()
     }
 
+    /// How many tenants there are; to be of none is to be one of them.
+    pub fn tenants(&self) -> usize {
+        self.0.iter().map(|(tenant, _)| tenant).collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     /// Checks the token of a URL.
     pub fn admit(&self, token: Option<&str>) -> Option<Admitted> {
         if self.is_empty() {

@@ -18,7 +18,7 @@ use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 
-use crate::pipeline::store::keys;
+use crate::pipeline::store::keys::Name;
 use crate::pipeline::{Current, Pipeline};
 use crate::shutdown::Stop;
 
@@ -52,7 +52,7 @@ pub fn public(app: App) -> Router {
         .route("/healthz", get(api::healthz))
         .route("/readyz", get(api::readyz))
         .route("/api/v1/recordings", get(api::list))
-        .route("/api/v1/recordings/{id}", get(api::get))
+        .route("/api/v1/recordings/{id}", get(api::get).delete(api::delete))
         .route("/api/v1/recordings/{id}/finish", post(api::finish))
         .route("/media/{recording}/{*tail}", any(serve_media))
         .merge(web::router())
@@ -76,15 +76,18 @@ async fn serve_media(
     Path((recording, tail)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let root = object_store::path::Path::default();
-    // The address has the recording's own id, which may hold anything once it is decoded; the store has its folder.
-    let folder = keys::recording(&recording);
-    match app.pipeline.current_playlist(&folder, &tail) {
+    // The address has the recording's own name, which may hold anything once it is decoded; the store has its folder.
+    let name = Name::from_address(&recording);
+    match app.pipeline.current_playlist(&name, &tail) {
         Current::Text(text) => return media::playlist(&text, &method),
         Current::Soon => return media::soon(),
         Current::Stored => {}
     }
-    match media::key(&root, &format!("{folder}/{tail}")) {
+    let folder = match app.pipeline.folder_of(&name).await {
+        Ok(folder) => folder.and_then(|folder| object_store::path::Path::parse(folder).ok()),
+        Err(error) => return api::store_failed(&error).into_response(),
+    };
+    match folder.and_then(|folder| media::key(&folder, &tail)) {
         Some(key) => media::object(&*app.pipeline.objects.store, &key, &headers, &method).await,
         None => ApiError::not_found("object").into_response(),
     }

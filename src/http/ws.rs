@@ -16,7 +16,8 @@ use tokio_tungstenite::tungstenite;
 use crate::media::Micros;
 use crate::pipeline::admission::{Full, Verdict};
 use crate::pipeline::delivery::deliver;
-use crate::pipeline::session::{Accepted, Session, TRY_AGAIN_LATER};
+use crate::pipeline::known::StoredError;
+use crate::pipeline::session::{Accepted, Session, StoreWord, TRY_AGAIN_LATER};
 
 use super::App;
 use super::error::ApiError;
@@ -218,16 +219,15 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
             Ok(Message::Close(_)) => return None,
             Err(error) => return close_for(app, error),
         };
-        let accepted = match session.accept(&text, false) {
-            Accepted::LookUp(id) => match app.pipeline.look_up(&id).await {
-                Ok(()) => session.accept(&text, true),
-                Err(_) => {
+        let accepted = match session.accept(&text, StoreWord::NotAsked) {
+            Accepted::LookUp(name) => match app.pipeline.look_up(&name).await {
+                Ok(()) => session.accept(&text, StoreWord::Said),
+                Err(StoredError::TooMany) => {
                     app.pipeline.metrics.socket_refused("store");
-                    Accepted::Close(
-                        TRY_AGAIN_LATER,
-                        "the store does not say whether this recording is there; dial again",
-                    )
+                    Accepted::Close(TRY_AGAIN_LATER, "too many recordings of this id were finished before")
                 }
+                // A bot is lost for good after 90 s: what it sends is kept in the spool, and lands where there is room.
+                Err(_) => session.accept(&text, StoreWord::Silent),
             },
             accepted => accepted,
         };

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Pipeline;
+use super::store::keys::Name;
 
 /// Where a playlist is read as of now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +18,12 @@ pub enum Current {
 }
 
 impl Pipeline {
-    /// Where a track's playlist is read as of now. `recording` is the recording's folder, `tail` the rest of the key.
-    pub fn current_playlist(&self, recording: &str, tail: &str) -> Current {
+    /// Where a track's playlist is read as of now. `tail` is what follows the recording in the address.
+    pub fn current_playlist(&self, name: &Name, tail: &str) -> Current {
         let Some(track) = tail.strip_suffix("/index.m3u8").filter(|_| self.objects.is_cloud()) else {
             return Current::Stored;
         };
-        let open = self.registry.all().into_iter().find(|open| open.key == recording);
-        let lane = open.and_then(|open| open.lanes().into_iter().find(|lane| lane.track == track));
+        let lane = self.registry.get(name).and_then(|open| open.lanes().into_iter().find(|lane| lane.track == track));
         let Some(lane) = lane else { return Current::Stored };
         lane.view(|view| match &view.playlist {
             Some(text) => Current::Text(Arc::clone(text)),

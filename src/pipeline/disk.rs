@@ -33,6 +33,14 @@ impl Pipeline {
         self.sync.try_send(SyncJob::Whole { path: recording.spool.join(STATE), bytes, tried }).is_ok()
     }
 
+    /// Keeps what a later process must know, and returns when the disk has been asked to take it.
+    pub async fn keep_state(&self, recording: &Arc<Recording>) {
+        while !self.write_state(recording, &recording.persistent()) {
+            self.sync_barrier().await;
+        }
+        self.sync_barrier().await;
+    }
+
     /// Hands the state on again where lanes wait for it: the queue was full at the first capture.
     pub(super) fn write_missing_state(&self, recording: &Arc<Recording>) {
         if recording.origin().is_some() && !recording.kept.is_tried() {

@@ -10,6 +10,7 @@ use futures::future::{FutureExt, join_all};
 use futures::stream::{self, StreamExt};
 use tokio::sync::Mutex;
 
+use crate::config::Output;
 use crate::media::{Micros, Tick};
 
 use super::Pipeline;
@@ -19,19 +20,24 @@ use super::recording::Recording;
 use super::state::RecordingState;
 use super::store::manifest::{Manifest, State};
 use super::store::objects::Class;
+use super::store::spool::SEGMENTS;
 
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 /// Tracks of a recording whose MP4 is in the making or on its way: one is put while the next is put together.
 const FINISHING_AT_ONCE: usize = 2;
 
+mod beat;
 mod finish;
 mod publish;
 mod published;
+mod settle;
 mod stock;
 
-use finish::{beside, end_media, keep_state, order};
+use beat::Beat;
+use finish::{beside, end_media, order, stop_writing};
 use published::{Published, Source, forget_unwritten, put, tell_losses, without_counters};
+use settle::Settled;
 
 /// Keeps one recording until it is finished, or until the process is told to stop.
 pub struct Keeper {
@@ -44,12 +50,27 @@ pub struct Keeper {
     state: Option<RecordingState>,
     /// An earlier process may have published some of it.
     resumed: bool,
+    /// Where its objects lie is fixed, and the store has its entry.
+    settled: bool,
+    /// Length of the events that the store has: they only grow.
+    events_bytes: u64,
+    beat: Arc<Beat>,
 }
 
 impl Keeper {
     /// A keeper for a new recording.
     pub fn new(pipeline: Arc<Pipeline>, recording: Arc<Recording>) -> Keeper {
-        Keeper { pipeline, recording, tracks: BTreeMap::new(), manifest: None, state: None, resumed: false }
+        Keeper {
+            pipeline,
+            recording,
+            tracks: BTreeMap::new(),
+            manifest: None,
+            state: None,
+            resumed: false,
+            settled: false,
+            events_bytes: 0,
+            beat: Arc::default(),
+        }
     }
 
     /// A keeper for a recording that an earlier process began. What that published is published again, to the letter:
@@ -60,21 +81,28 @@ impl Keeper {
     }
 
     /// Whose keeper this is.
-    pub fn recording_id(&self) -> &str {
-        &self.recording.id
+    pub fn recording(&self) -> Arc<Recording> {
+        Arc::clone(&self.recording)
     }
 
-    /// The keeper's life.
-    pub async fn run(mut self) {
+    /// The keeper's life, and the store's sign of it.
+    pub async fn run(self) {
+        let (pipeline, recording) = (Arc::clone(&self.pipeline), self.recording());
+        let beats = beat::run(Arc::clone(&self.beat), Arc::clone(&pipeline), Arc::clone(&recording));
+        tokio::select! {
+            () = self.live() => {}
+            () = beats => {}
+            // Whatever is on its way to the store ends here.
+            () = recording.to_delete() => stop_writing(&recording).await,
+        }
+    }
+
+    async fn live(mut self) {
         let mut stop = self.pipeline.stop_signal();
         let (pipeline, recording) = (Arc::clone(&self.pipeline), Arc::clone(&self.recording));
-        if self.resumed && self.recording.is_to_finish() && self.was_finished().await {
-            return;
-        }
         let mut every = tokio::time::interval(self.playlist_every().clamp(Duration::from_secs(1), MANIFEST_EVERY));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // The first tick is at once.
-        every.tick().await;
+        every.reset();
         loop {
             let told = tokio::select! {
                 () = self.recording.changed.notified() => false,
@@ -84,14 +112,24 @@ impl Keeper {
             let turn = async {
                 self.write_state();
                 tell_losses(&self.recording);
-                self.publish().await;
-                self.put_manifest(told).await;
+                let settled = self.settle().await;
+                if settled == Settled::Yes {
+                    self.publish().await;
+                    if told {
+                        self.put_books().await;
+                    }
+                    self.put_manifest(told).await;
+                }
+                settled
             };
             // A store that fails must not keep the lanes from being flushed, nor the end from being begun.
-            let ended = tokio::select! {
-                ended = beside(turn, &pipeline, &recording) => ended,
+            let (settled, ended) = tokio::select! {
+                turned = beside(turn, &pipeline, &recording) => turned,
                 () = stop.wait() => break self.suspend().await,
             };
+            if settled == Settled::Elsewhere {
+                return;
+            }
             if self.recording.is_to_finish() {
                 let finish = async {
                     let end = match ended {
@@ -110,20 +148,6 @@ impl Keeper {
                 break;
             }
         }
-    }
-
-    /// An earlier process died between the last manifest and clearing the spool.
-    async fn was_finished(&self) -> bool {
-        let stored = self.pipeline.stored_manifest(&self.recording.id).await;
-        let Ok(Some(manifest)) = stored else { return false };
-        if manifest.state != State::Finished {
-            return false;
-        }
-        self.pipeline.registry.note_ended(manifest);
-        self.clear_spool().await;
-        self.recording.set_state(State::Finished);
-        self.recording.lanes().iter().for_each(|lane| lane.close());
-        true
     }
 
     /// How often playlists and manifests in the store are brought up to date. A folder costs nothing.
@@ -157,7 +181,7 @@ impl Keeper {
 
     async fn put_this(&mut self, manifest: Manifest) {
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-        let key = format!("{}/recording.json", self.recording.key);
+        let key = self.recording.key("recording.json");
         put(&self.pipeline, &self.recording, Class::Live, key, Source::Bytes(&text)).await;
         self.manifest = Some((manifest, self.pipeline.clock.mono()));
     }
@@ -165,6 +189,9 @@ impl Keeper {
     /// The uploads of the end, after the media's. Gives the tick after the last one when all is in the store but the last
     /// manifest; `None` when the recording failed.
     async fn finish(&mut self, end: Tick) -> Option<Tick> {
+        if self.settle().await != Settled::Yes {
+            return None;
+        }
         self.put_manifest(true).await;
         let lanes = self.recording.lanes();
         self.publish().await;
@@ -176,10 +203,10 @@ impl Keeper {
         if !whole {
             self.put_events().await;
             self.recording.set_state(State::Failed);
-            keep_state(&self.pipeline, &self.recording).await;
+            self.pipeline.keep_state(&self.recording).await;
             self.put_manifest(true).await;
             lanes.iter().for_each(|lane| lane.close());
-            tracing::error!(recording = self.recording.id, "recording failed; its spool is kept");
+            tracing::error!(recording = self.recording.id(), "recording failed; its spool is kept");
             return None;
         }
         self.recording.event("finished", serde_json::json!({ "ticks": end }));
@@ -191,12 +218,13 @@ impl Keeper {
     async fn seal(&mut self, end: Tick) {
         // It is finished when the store has confirmed that it is: the manifest last.
         self.put_this(Manifest { state: State::Finished, ..self.recording.manifest() }).await;
+        self.put_ended().await;
         // From here on a start would find it finished in the store; only then does anybody hear of it.
         self.clear_spool().await;
         self.recording.set_state(State::Finished);
         let lanes = self.recording.lanes();
         lanes.iter().for_each(|lane| lane.close());
-        tracing::info!(recording = self.recording.id, tracks = lanes.len(), ticks = end, "recording finished");
+        tracing::info!(recording = self.recording.id(), tracks = lanes.len(), ticks = end, "recording finished");
     }
 
     async fn clear_spool(&self) {
@@ -204,7 +232,7 @@ impl Keeper {
         if let Err(error) = removed
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(recording = self.recording.id, %error, "cannot remove the finished recording from the spool");
+            tracing::warn!(recording = self.recording.id(), %error, "cannot remove the finished recording from the spool");
         }
     }
 
@@ -222,18 +250,43 @@ impl Keeper {
         }
         let placed = self.recording.end_limbo(self.pipeline.clock.mono());
         // Before the lanes: their pictures wait for it, and the origin may be theirs.
-        keep_state(&self.pipeline, &self.recording).await;
+        self.pipeline.keep_state(&self.recording).await;
         delivery::deliver_all(&self.pipeline, placed).await;
         order(&self.recording, Order::Suspend).await;
         if live {
             self.recording.event("suspended", serde_json::Value::Null);
         }
-        keep_state(&self.pipeline, &self.recording).await;
+        self.pipeline.keep_state(&self.recording).await;
         self.flush_events().await;
-        self.publish().await;
+        if self.settled {
+            self.publish().await;
+            self.put_books().await;
+            self.put_manifest(true).await;
+        }
+        tracing::info!(recording = self.recording.id(), "recording suspended");
+    }
+
+    /// Puts what would be lost with the spool: what happened, and the lists of segments that are new since the last time.
+    async fn put_books(&mut self) {
         self.put_events().await;
-        self.put_manifest(true).await;
-        tracing::info!(recording = self.recording.id, "recording suspended");
+        for (track, published) in self.tracks.iter().filter(|_| self.pipeline.makes(Output::Hls)) {
+            let mut published = published.lock().await;
+            let (segments, epochs) = published.listed;
+            if segments == published.segments {
+                continue;
+            }
+            for epoch in &published.epochs[epochs..] {
+                let tail = format!("{track}/{epoch}/{SEGMENTS}");
+                let path = self.recording.spool.join(&tail);
+                // A full disk may not have taken a line yet.
+                if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
+                    continue;
+                }
+                let key = self.recording.key(&tail);
+                put(&self.pipeline, &self.recording, Class::Live, key, Source::File(&path)).await;
+            }
+            published.listed = (published.segments, published.epochs.len().saturating_sub(1));
+        }
     }
 
     async fn flush_events(&self) {
@@ -242,12 +295,14 @@ impl Keeper {
         self.pipeline.sync_barrier().await;
     }
 
-    async fn put_events(&self) {
+    async fn put_events(&mut self) {
         self.flush_events().await;
         let path = self.recording.spool.join(super::EVENTS);
-        if tokio::fs::try_exists(&path).await.unwrap_or(false) {
-            let key = format!("{}/{}", self.recording.key, super::EVENTS);
+        let bytes = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
+        if bytes != self.events_bytes {
+            let key = self.recording.key(super::EVENTS);
             put(&self.pipeline, &self.recording, Class::Live, key, Source::File(&path)).await;
+            self.events_bytes = bytes;
         }
     }
 }

@@ -7,16 +7,21 @@ mod current;
 pub mod delivery;
 mod disk;
 pub mod encode;
+pub mod entries;
+pub mod erase;
 mod finished;
 pub mod ingest;
 pub mod keeper;
-mod known;
+pub mod known;
 pub mod lane;
 mod levels;
+mod others;
 pub mod package;
 pub mod recording;
 pub mod registry;
+mod restore;
 pub mod resume;
+mod retention;
 pub mod schedule;
 pub mod session;
 pub mod shed;
@@ -56,12 +61,13 @@ use ingest::protocol::Participant;
 use keeper::Keeper;
 use lane::{Lane, LaneParts, Lists};
 use recording::{Recording, RecordingParts, Refused};
-use registry::Registry;
+use registry::{Opened, Registry};
 use schedule::ReadyList;
 use state::RecordingSettings;
-use store::keys;
+use store::keys::{self, Name};
 use store::manifest::Mp4Manifest;
 use store::objects::Objects;
+use store::prefix::Prefix;
 use store::recovery::TakenUp;
 use store::space::Space;
 use store::spool::TrackSpool;
@@ -86,6 +92,8 @@ pub struct Pipeline {
     pub budget: Budget,
     /// The media store.
     pub objects: Objects,
+    /// The folder of a recording in the store, as `--store-prefix` words it.
+    pub prefix: Prefix,
     /// Every recording.
     pub registry: Registry,
     settings: RecordingSettings,
@@ -101,6 +109,8 @@ pub struct Pipeline {
     sync: Sender<SyncJob>,
     assemble: Sender<Asked>,
     keepers: Mutex<JoinSet<()>>,
+    /// Taking up from the store: one at a time, so that none is taken up twice.
+    taking_over: tokio::sync::Mutex<()>,
     stop: Stop,
 }
 
@@ -118,6 +128,8 @@ impl Pipeline {
             qpmin: config.qpmin,
             fps: config.fps,
         };
+        let prefix = config.store_prefix.parse::<Prefix>();
+        let prefix = prefix.map_err(|why| format!("--store-prefix {}: {why}", config.store_prefix))?;
         encode::x264::check(&encoder).map_err(|error| error.to_string())?;
         std::fs::create_dir_all(&config.spool)
             .map_err(|error| format!("--spool {}: cannot make the folder: {error}", config.spool.display()))?;
@@ -155,6 +167,7 @@ impl Pipeline {
             metrics,
             budget: Budget::new(in_flight),
             objects,
+            prefix,
             registry: Registry::default(),
             settings: RecordingSettings::new(&config, grid, encoder),
             lists,
@@ -166,13 +179,23 @@ impl Pipeline {
             sync,
             assemble,
             keepers: Mutex::default(),
+            taking_over: tokio::sync::Mutex::default(),
             stop: Stop::new(),
             config,
         });
-        pipeline.take_up_spool();
-        tokio::spawn(Arc::clone(&pipeline).meet_finished());
-        tokio::spawn(futures::future::join(Arc::clone(&pipeline).visit(), Arc::clone(&pipeline).watch_spool()));
+        pipeline.begin();
         Ok((pipeline, threads))
+    }
+
+    /// Takes up what earlier processes left, and starts what is done beside the sockets.
+    fn begin(self: &Arc<Self>) {
+        let erasures = erase::erasures(&self.config.spool);
+        self.take_up_spool(&erasures);
+        erasures.into_iter().for_each(|erasure| self.go_on_erasing(erasure));
+        tokio::spawn(Arc::clone(self).meet_finished());
+        tokio::spawn(Arc::clone(self).watch_others());
+        tokio::spawn(Arc::clone(self).keep_for_retention());
+        tokio::spawn(futures::future::join(Arc::clone(self).visit(), Arc::clone(self).watch_spool()));
     }
 
     /// Whether this output is made.
@@ -185,29 +208,34 @@ impl Pipeline {
         self.stop.listen()
     }
 
-    /// The recording of this id, opened where there is none. `None` when the process is stopping.
-    pub fn open_recording(self: &Arc<Self>, id: &str, tenant: Option<&str>) -> Option<Arc<Recording>> {
+    /// What takes the media of `asked`: a recording, opened where there is none. `unsure`: the store did not say whether
+    /// the name is free. `None` when the process is stopping.
+    pub fn open_recording(self: &Arc<Self>, asked: &Name, unsure: bool) -> Option<Opened> {
         if self.stop.is_rung() {
             return None;
         }
-        let (recording, is_new) = self.registry.open(id, |id, continues, key| {
+        let opened = self.registry.open(asked, |name, continues| {
+            // The recording that has this name may be taken up from the store, or land elsewhere.
+            let own = if unsure { format!(".{}", self.writer) } else { String::new() };
             Recording::new(RecordingParts {
-                id,
-                tenant: tenant.map(str::to_owned),
+                spool: self.spool_of(&(name.spool_folder() + &own)),
+                name,
+                unsure,
                 continues,
-                spool: self.spool_of(&key),
-                key,
+                prefix: None,
+                mark: random_name(),
                 settings: self.settings.clone(),
                 alone_since: self.clock.mono(),
             })
         });
-        if is_new {
-            tracing::info!(recording = recording.id, continues = recording.continues, "recording started");
+        if let Opened::New(recording) = &opened {
+            let (name, continues) = (recording.name(), recording.continues());
+            tracing::info!(recording = name.id, tenant = name.tenant, continues, unsure, "recording started");
             // Ahead of its events: without it a start could not take them up.
-            self.write_state(&recording, &recording.persistent());
-            self.keep(Keeper::new(Arc::clone(self), Arc::clone(&recording)));
+            self.write_state(recording, &recording.persistent());
+            self.keep(Keeper::new(Arc::clone(self), Arc::clone(recording)));
         }
-        Some(recording)
+        Some(opened)
     }
 
     /// Starts the life of a keeper.
@@ -216,9 +244,10 @@ impl Pipeline {
         let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
         while keepers.try_join_next().is_some() {}
         keepers.spawn(async move {
-            let id = keeper.recording_id().to_owned();
+            let recording = keeper.recording();
             keeper.run().await;
-            pipeline.registry.ended(&id);
+            pipeline.registry.ended(&recording);
+            recording.leave();
         });
     }
 
@@ -272,7 +301,7 @@ impl Pipeline {
             Some(taken) => TrackWriter::resume(settings, taken, clock, metrics),
         };
         Lane::new(LaneParts {
-            recording_id: recording.id.clone(),
+            recording_id: recording.id(),
             track,
             participant_id: participant_id.to_owned(),
             kind,

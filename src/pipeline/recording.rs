@@ -18,14 +18,17 @@ use super::ingest::protocol::{Context, Participant, Timestamp};
 use super::lane::Lane;
 use super::state::{Kept, RecordingSettings, RecordingState};
 use super::store::journal::SPOOL_VERSION;
+use super::store::keys::Name;
 use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, TrackManifest};
 use super::timeline::Mark;
 use super::timeline::clock::{Origin, RecordingClock, Verdict};
 
 mod people;
+mod place;
 mod socket;
 
 use people::{NO_TIME, People, manifest_of};
+use place::Place;
 pub use socket::SocketState;
 
 /// Event lines that wait for the sync thread; further ones are counted, and the count is an event.
@@ -91,14 +94,9 @@ impl Inner {
 
 /// One recording.
 pub struct Recording {
-    /// Recall's id, with `~2` and up where it goes on after it was finished.
-    pub id: String,
-    /// The tenant whose token the bot came with.
-    pub tenant: Option<String>,
-    /// The finished recording that this one goes on from.
-    pub continues: Option<String>,
-    /// The recording's folder in store and spool.
-    pub key: String,
+    place: Mutex<Place>,
+    /// Made for this spool's part of it.
+    pub mark: String,
     /// The recording's folder in the spool.
     pub spool: PathBuf,
     /// What its first writer fixed.
@@ -110,19 +108,24 @@ pub struct Recording {
     /// Whether its state is in the spool.
     pub kept: Arc<Kept>,
     told_to_finish: Notify,
+    told_to_delete: Notify,
+    /// Rung once nothing serves it any more.
+    left: Notify,
     inner: Mutex<Inner>,
 }
 
 /// Who a recording is.
 pub struct RecordingParts {
-    /// Recall's id, with `~2` and up.
-    pub id: String,
-    /// The tenant whose token the bot came with.
-    pub tenant: Option<String>,
+    /// Recall's id, with `~2` and up, and the tenant whose token the bot came with.
+    pub name: Name,
+    /// The store has not said whether that name is free.
+    pub unsure: bool,
     /// The finished recording that this one goes on from.
     pub continues: Option<String>,
-    /// The recording's folder in store and spool.
-    pub key: String,
+    /// The recording's folder in the store, once that is resolved.
+    pub prefix: Option<String>,
+    /// Made for this spool's part of it.
+    pub mark: String,
     /// The recording's folder in the spool.
     pub spool: PathBuf,
     /// What its first writer fixed.
@@ -177,16 +180,21 @@ impl Recording {
     /// A recording that no socket has reached yet.
     pub fn new(parts: RecordingParts) -> Recording {
         Recording {
-            id: parts.id,
-            tenant: parts.tenant,
-            continues: parts.continues,
-            key: parts.key,
+            place: Mutex::new(Place {
+                name: parts.name,
+                unsure: parts.unsure,
+                continues: parts.continues,
+                prefix: parts.prefix,
+            }),
+            mark: parts.mark,
             spool: parts.spool,
             grid: parts.settings.grid,
             settings: parts.settings,
             changed: Arc::new(Notify::new()),
             kept: Arc::default(),
             told_to_finish: Notify::new(),
+            told_to_delete: Notify::new(),
+            left: Notify::new(),
             inner: Mutex::new(Inner {
                 state: State::Live,
                 clock: RecordingClock::new(),
@@ -238,15 +246,19 @@ impl Recording {
 
     /// What a later process must know.
     pub fn persistent(&self) -> RecordingState {
+        let place = self.place();
         let inner = self.lock();
         // While it lives its journals carry them, and change with every part.
         let lanes = inner.lanes.values().filter(|_| inner.state != State::Live);
         let books = lanes.map(|lane| (lane.track.clone(), lane.view(|view| view.ledger.clone()))).collect();
         RecordingState {
             spool: SPOOL_VERSION,
-            recording_id: self.id.clone(),
-            tenant: self.tenant.clone(),
-            continues: self.continues.clone(),
+            recording_id: place.name.id,
+            tenant: place.name.tenant,
+            continues: place.continues,
+            mark: self.mark.clone(),
+            unsure: place.unsure,
+            prefix: place.prefix,
             state: inner.state,
             settings: self.settings.clone(),
             origin: inner.clock.origin(),
@@ -403,7 +415,7 @@ impl Recording {
         if inner.refused.len() < REFUSED_MAX && inner.refused.insert(key) {
             let (reason, kind_name) = (refused.name(), kind.name());
             tracing::warn!(
-                recording = self.id,
+                recording = self.id(),
                 kind = kind_name,
                 reason,
                 "a participant's lane was refused: no pictures of it"
@@ -521,6 +533,29 @@ impl Recording {
         }
     }
 
+    /// From here on it takes nothing and publishes nothing: it is to be deleted.
+    pub fn ask_to_delete(&self) {
+        self.lock().state = State::Deleted;
+        self.told_to_delete.notify_one();
+    }
+
+    /// Returns when it is to be deleted. For its keeper alone.
+    pub async fn to_delete(&self) {
+        while self.state() != State::Deleted {
+            self.told_to_delete.notified().await;
+        }
+    }
+
+    /// Its keeper came to its end.
+    pub fn leave(&self) {
+        self.left.notify_one();
+    }
+
+    /// Returns when its keeper came to its end. For one that waits.
+    pub async fn left(&self) {
+        self.left.notified().await;
+    }
+
     /// Every lane.
     pub fn lanes(&self) -> Vec<Arc<Lane>> {
         self.lock().lanes.values().cloned().collect()
@@ -576,16 +611,18 @@ impl Recording {
 
     /// `recording.json` as of now.
     pub fn manifest(&self) -> Manifest {
+        let place = self.place();
         let inner = self.lock();
         let origin = inner.clock.origin();
         Manifest {
             schema: SCHEMA,
-            recording_id: self.id.clone(),
-            tenant: self.tenant.clone(),
+            recording_id: place.name.id,
+            tenant: place.name.tenant,
             bot_id: inner.bot_id.clone(),
             metadata: inner.metadata.clone(),
             state: inner.state,
-            continues: self.continues.clone(),
+            continues: place.continues,
+            prefix: place.prefix,
             origin: origin.as_ref().map(|origin| rfc3339(origin.unix)),
             origin_from_server: origin.is_some_and(|origin| origin.from_server),
             fps: self.grid.fps,
@@ -616,6 +653,6 @@ fn track_manifest(inner: &Inner, lane: &Lane) -> TrackManifest {
 
 impl std::fmt::Debug for Recording {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Recording({})", self.id)
+        write!(f, "Recording({})", self.id())
     }
 }

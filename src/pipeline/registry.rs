@@ -1,5 +1,5 @@
 //! Every recording of the process: those that live, the last manifests of those that ended, and the names that are taken by
-//! what nobody can read.
+//! what nobody can read, or what was deleted. Names are within a tenant: none ever reaches another tenant's recording.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,32 +7,90 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::media::Micros;
 
 use super::recording::Recording;
-use super::store::keys;
+use super::store::keys::Name;
 use super::store::manifest::{Manifest, State};
 
 /// Ended recordings that are remembered; older ones are found in the store.
 pub(super) const ENDED_MAX: usize = 10_000;
 
-/// Recordings by id.
+/// Recordings by name.
 #[derive(Debug, Default)]
 pub struct Registry(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    open: HashMap<String, Arc<Recording>>,
+    open: HashMap<Name, Arc<Recording>>,
     ended: VecDeque<Arc<Manifest>>,
     /// Names under which the store has something that is no manifest; older ones are found there again.
-    unreadable: VecDeque<String>,
+    unreadable: Names,
+    /// Names whose recordings were deleted; older ones are found in the store.
+    deleted: Names,
     /// Folders of the spool that the start left alone.
     left_alone: HashSet<String>,
 }
 
+/// The newest names of a kind.
+#[derive(Debug, Default)]
+struct Names(VecDeque<Name>);
+
+impl Names {
+    fn note(&mut self, name: Name) {
+        if !self.0.contains(&name) {
+            if self.0.len() == ENDED_MAX {
+                self.0.pop_front();
+            }
+            self.0.push_back(name);
+        }
+    }
+}
+
+/// What takes the media of an id.
+#[derive(Debug)]
+pub enum Opened {
+    /// A recording that is here.
+    Here(Arc<Recording>),
+    /// One that was made just now.
+    New(Arc<Recording>),
+    /// Nothing: the last recording of this id was deleted.
+    Deleted,
+}
+
+/// What a message of an id would meet.
+enum Met<'a> {
+    Live(&'a Arc<Recording>),
+    Free(Name, Option<String>),
+    Deleted,
+}
+
 impl Inner {
     /// Whether nothing is ever opened under this name.
-    fn is_taken(&self, name: &str) -> bool {
-        self.ended.iter().any(|manifest| manifest.recording_id == name)
-            || self.unreadable.iter().any(|taken| taken == name)
-            || self.left_alone.contains(&keys::recording(name))
+    fn is_taken(&self, name: &Name) -> bool {
+        self.ended.iter().any(|manifest| is_of(manifest, name))
+            || self.unreadable.0.contains(name)
+            || self.deleted.0.contains(name)
+            || self.left_alone.contains(&name.spool_folder())
+    }
+
+    /// A finished recording is never changed, nor is one that nobody can read: what comes after it opens `id~2`, then
+    /// `id~3`.
+    fn meet(&self, asked: &Name) -> Met<'_> {
+        let mut before = None;
+        for n in 1.. {
+            let name = asked.nth(n);
+            match self.open.get(&name) {
+                Some(recording) if recording.state() == State::Live => return Met::Live(recording),
+                Some(_) => {}
+                None if self.is_taken(&name) => {}
+                None if before.as_ref().is_some_and(|before| self.is_deleted(before)) => return Met::Deleted,
+                None => return Met::Free(name, before.map(|before: Name| before.id)),
+            }
+            before = Some(name);
+        }
+        unreachable!("the numbers do not end")
+    }
+
+    fn is_deleted(&self, name: &Name) -> bool {
+        self.deleted.0.contains(name) || self.open.get(name).is_some_and(|open| open.state() == State::Deleted)
     }
 
     fn remember(&mut self, manifest: Arc<Manifest>) {
@@ -43,94 +101,114 @@ impl Inner {
     }
 }
 
+fn is_of(manifest: &Manifest, name: &Name) -> bool {
+    manifest.recording_id == name.id && manifest.tenant == name.tenant
+}
+
+/// The name of a recording's folder in the spool.
+pub(super) fn folder_of(recording: &Recording) -> String {
+    recording.spool.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The recording that takes media for `id`, made by `make(id, continues, key)` where there is none. A finished
-    /// recording is never changed, nor is one that nobody can read: what comes after it opens `id~2`, then `id~3`.
-    pub fn open(
-        &self,
-        id: &str,
-        make: impl FnOnce(String, Option<String>, String) -> Recording,
-    ) -> (Arc<Recording>, bool) {
+    /// The recording that takes media for `asked`, made by `make(name, continues)` where there is none.
+    pub fn open(&self, asked: &Name, make: impl FnOnce(Name, Option<String>) -> Recording) -> Opened {
         let mut inner = self.lock();
-        let mut continues = None;
-        for n in 1.. {
-            let name = nth(id, n);
-            match inner.open.get(&name) {
-                Some(recording) if recording.state() == State::Live => return (Arc::clone(recording), false),
-                Some(_) => {}
-                None if inner.is_taken(&name) => {}
-                None => {
-                    let key = keys::recording(&name);
-                    let recording = Arc::new(make(name.clone(), continues, key));
-                    inner.open.insert(name, Arc::clone(&recording));
-                    return (recording, true);
-                }
-            }
-            continues = Some(name);
-        }
-        unreachable!("the numbers do not end")
+        let (name, continues) = match inner.meet(asked) {
+            Met::Live(recording) => return Opened::Here(Arc::clone(recording)),
+            Met::Deleted => return Opened::Deleted,
+            Met::Free(name, continues) => (name, continues),
+        };
+        let recording = Arc::new(make(name.clone(), continues));
+        inner.open.insert(name, Arc::clone(&recording));
+        Opened::New(recording)
     }
 
-    /// Puts a recording in that an earlier process began.
-    pub fn insert(&self, recording: Arc<Recording>) {
+    /// Puts a recording in that an earlier process began. Returns whether its name was free.
+    pub fn insert(&self, recording: Arc<Recording>) -> bool {
         let mut inner = self.lock();
-        inner.left_alone.remove(&recording.key);
-        inner.open.insert(recording.id.clone(), recording);
+        let name = recording.name();
+        if inner.open.contains_key(&name) {
+            return false;
+        }
+        inner.left_alone.remove(&folder_of(&recording));
+        inner.open.insert(name, recording);
+        true
+    }
+
+    /// The recording gets the name under which it lands, which the store says is free. Returns whether it is here as well.
+    pub fn be_sure(&self, recording: &Arc<Recording>, name: &Name, continues: Option<String>) -> bool {
+        let mut inner = self.lock();
+        let old = recording.name();
+        if old != *name {
+            if inner.open.contains_key(name) || inner.is_taken(name) {
+                return false;
+            }
+            inner.open.remove(&old);
+            inner.open.insert(name.clone(), Arc::clone(recording));
+        }
+        recording.be_sure(name.clone(), continues);
+        true
     }
 
     /// A finished recording that only the store knew.
     pub fn note_ended(&self, manifest: Manifest) {
         let mut inner = self.lock();
-        if !inner.ended.iter().any(|known| known.recording_id == manifest.recording_id) {
+        let name = manifest.name();
+        if !inner.is_deleted(&name) && !inner.ended.iter().any(|known| is_of(known, &name)) {
             inner.remember(Arc::new(manifest));
         }
     }
 
     /// The store has something under this name that nobody can read.
-    pub fn note_unreadable(&self, name: String) {
+    pub fn note_unreadable(&self, name: Name) {
+        self.lock().unreadable.note(name);
+    }
+
+    /// This recording was deleted, or is about to be.
+    pub fn note_deleted(&self, name: &Name) {
         let mut inner = self.lock();
-        if !inner.unreadable.contains(&name) {
-            if inner.unreadable.len() == ENDED_MAX {
-                inner.unreadable.pop_front();
-            }
-            inner.unreadable.push_back(name);
-        }
+        inner.ended.retain(|manifest| !is_of(manifest, name));
+        inner.deleted.note(name.clone());
     }
 
-    /// The start left this folder of the spool alone.
-    pub fn leave_alone(&self, key: String) {
-        self.lock().left_alone.insert(key);
+    /// Whether it was deleted, or is about to be.
+    pub fn is_deleted(&self, name: &Name) -> bool {
+        self.lock().is_deleted(name)
     }
 
-    /// Whether this process has met a recording of this id.
-    pub fn knows(&self, id: &str) -> bool {
+    /// Whether what comes for this name opens nothing, because the last recording of it was deleted.
+    pub fn is_last_deleted(&self, asked: &Name) -> bool {
+        matches!(self.lock().meet(asked), Met::Deleted)
+    }
+
+    /// This folder of the spool is left alone.
+    pub fn leave_alone(&self, folder: String) {
+        self.lock().left_alone.insert(folder);
+    }
+
+    /// Whether this process has met a recording of this name.
+    pub fn knows(&self, name: &Name) -> bool {
         let inner = self.lock();
-        inner.open.contains_key(id) || inner.is_taken(id)
+        inner.open.contains_key(name) || inner.is_taken(name)
     }
 
-    /// Whether a message of `id` would open a recording of which this process knows nothing.
-    pub fn would_open(&self, id: &str) -> bool {
-        let inner = self.lock();
-        for n in 1.. {
-            let name = nth(id, n);
-            match inner.open.get(&name) {
-                Some(recording) if recording.state() == State::Live => return false,
-                Some(_) => {}
-                None if inner.is_taken(&name) => {}
-                None => return true,
-            }
-        }
-        unreachable!("the numbers do not end")
+    /// Whether a message of this name would open a recording of which this process knows nothing.
+    pub fn would_open(&self, asked: &Name) -> bool {
+        matches!(self.lock().meet(asked), Met::Free(..))
     }
 
-    /// Whether a message of `id` goes on in a recording that is here.
-    pub fn is_live(&self, id: &str) -> bool {
+    /// Whether a message of this name goes on in a recording that is here.
+    pub fn is_live(&self, asked: &Name) -> bool {
         let inner = self.lock();
-        let goes_on = |name: &str| name.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with('~'));
+        let goes_on = |name: &Name| {
+            let rest = name.id.strip_prefix(&asked.id);
+            name.tenant == asked.tenant && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('~'))
+        };
         inner.open.iter().any(|(name, recording)| goes_on(name) && recording.state() == State::Live)
     }
 
@@ -139,19 +217,20 @@ impl Registry {
         self.lock().open.values().any(|recording| recording.waits_for_bot(now))
     }
 
-    /// Every recording that is not ended.
+    /// Every recording that is not ended, nor about to be deleted.
     pub fn all(&self) -> Vec<Arc<Recording>> {
-        self.lock().open.values().cloned().collect()
+        let is_here = |recording: &&Arc<Recording>| recording.state() != State::Deleted;
+        self.lock().open.values().filter(is_here).cloned().collect()
     }
 
     /// One that is not ended.
-    pub fn get(&self, id: &str) -> Option<Arc<Recording>> {
-        self.lock().open.get(id).cloned()
+    pub fn get(&self, name: &Name) -> Option<Arc<Recording>> {
+        self.lock().open.get(name).cloned()
     }
 
     /// The manifest of one that ended.
-    pub fn ended_manifest(&self, id: &str) -> Option<Arc<Manifest>> {
-        self.lock().ended.iter().find(|manifest| manifest.recording_id == id).cloned()
+    pub fn ended_manifest(&self, name: &Name) -> Option<Arc<Manifest>> {
+        self.lock().ended.iter().find(|manifest| is_of(manifest, name)).cloned()
     }
 
     /// The manifests of those that ended, oldest first.
@@ -160,16 +239,15 @@ impl Registry {
     }
 
     /// The keeper of this recording came to its end: lanes and encoders go, the manifest stays.
-    pub fn ended(&self, id: &str) {
+    pub fn ended(&self, recording: &Arc<Recording>) {
         let mut inner = self.lock();
-        let Some(recording) = inner.open.remove(id) else { return };
-        inner.remember(Arc::new(recording.manifest()));
+        inner.open.retain(|_, open| !Arc::ptr_eq(open, recording));
+        match recording.state() {
+            State::Deleted => {}
+            _ if inner.ended.iter().any(|known| is_of(known, &recording.name())) => {}
+            _ => inner.remember(Arc::new(recording.manifest())),
+        }
     }
-}
-
-/// The name of a recording that goes on from so many others.
-fn nth(id: &str, n: u32) -> String {
-    if n == 1 { id.to_owned() } else { format!("{id}~{n}") }
 }
 
 #[cfg(test)]
@@ -181,7 +259,11 @@ mod tests {
     use crate::pipeline::state::RecordingSettings;
 
     fn open(registry: &Registry, id: &str) -> (Arc<Recording>, bool) {
-        registry.open(id, |id, continues, key| {
+        open_name(registry, &id.into())
+    }
+
+    fn open_name(registry: &Registry, name: &Name) -> (Arc<Recording>, bool) {
+        let opened = registry.open(name, |name, continues| {
             let settings = RecordingSettings {
                 grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
                 encoder: EncoderSettings::default(),
@@ -192,53 +274,115 @@ mod tests {
                 hold_webcam: Micros::from_secs(10),
                 hold_screenshare: Micros::from_secs(600),
             };
-            let (tenant, spool, alone_since) = (None, "spool".into(), Micros(0));
-            Recording::new(RecordingParts { id, tenant, continues, key, spool, settings, alone_since })
-        })
+            Recording::new(RecordingParts {
+                spool: name.spool_folder().into(),
+                name,
+                unsure: false,
+                continues,
+                prefix: None,
+                mark: String::new(),
+                settings,
+                alone_since: Micros(0),
+            })
+        });
+        match opened {
+            Opened::Here(recording) => (recording, false),
+            Opened::New(recording) => (recording, true),
+            Opened::Deleted => panic!("it was deleted"),
+        }
     }
 
     #[test]
     fn a_finished_recording_is_never_changed() {
         let registry = Registry::default();
         let (first, is_new) = open(&registry, "a/b");
-        assert!(is_new && first.continues.is_none());
+        assert!(is_new && first.continues().is_none());
         assert!(Arc::ptr_eq(&open(&registry, "a/b").0, &first));
         first.set_state(State::Finishing);
         let (second, is_new) = open(&registry, "a/b");
         assert!(is_new);
-        assert_eq!((second.id.as_str(), second.continues.as_deref()), ("a/b~2", Some("a/b")));
-        assert_eq!(second.key, format!("{}~2", first.key));
+        assert_eq!((second.id().as_str(), second.continues().as_deref()), ("a/b~2", Some("a/b")));
         second.set_state(State::Finished);
-        registry.ended("a/b~2");
-        assert_eq!(open(&registry, "a/b").0.id, "a/b~3");
-        assert_eq!(registry.ended_manifest("a/b~2").unwrap().state, State::Finished);
+        registry.ended(&second);
+        assert_eq!(open(&registry, "a/b").0.id(), "a/b~3");
+        assert_eq!(registry.ended_manifest(&"a/b~2".into()).unwrap().state, State::Finished);
     }
 
     #[test]
     fn what_nobody_can_read_is_taken() {
         let registry = Registry::default();
         // By name in the store, by folder in the spool.
-        registry.note_unreadable("a/b".to_owned());
-        registry.leave_alone(keys::recording("a/b~2"));
-        assert!(registry.knows("a/b") && registry.knows("a/b~2") && !registry.knows("a/b~3"));
-        assert!(!registry.is_live("a/b"));
+        registry.note_unreadable("a/b".into());
+        registry.leave_alone(Name::from("a/b~2").spool_folder());
+        let knows = |id: &str| registry.knows(&id.into());
+        assert!(knows("a/b") && knows("a/b~2") && !knows("a/b~3"));
+        assert!(!registry.is_live(&"a/b".into()));
         let (recording, _) = open(&registry, "a/b");
-        assert_eq!((recording.id.as_str(), recording.continues.as_deref()), ("a/b~3", Some("a/b~2")));
+        assert_eq!((recording.id().as_str(), recording.continues().as_deref()), ("a/b~3", Some("a/b~2")));
     }
 
     #[test]
     fn whatever_would_be_opened_is_asked_for_first() {
         let registry = Registry::default();
-        assert!(registry.would_open("r"));
+        let would_open = || registry.would_open(&"r".into());
+        assert!(would_open());
         let (first, _) = open(&registry, "r");
-        assert!(!registry.would_open("r"));
+        assert!(!would_open());
         // It is known, and what goes on from it may be in the store since an earlier process.
         first.set_state(State::Finishing);
-        assert!(registry.knows("r") && registry.would_open("r"));
-        registry.note_unreadable("r~2".to_owned());
-        assert!(registry.would_open("r"));
-        assert_eq!(open(&registry, "r").0.id, "r~3");
-        assert!(!registry.would_open("r"));
+        assert!(registry.knows(&"r".into()) && would_open());
+        registry.note_unreadable("r~2".into());
+        assert!(would_open());
+        assert_eq!(open(&registry, "r").0.id(), "r~3");
+        assert!(!would_open());
+    }
+
+    #[test]
+    fn no_tenant_reaches_the_recording_of_another() {
+        let registry = Registry::default();
+        let names = [Name::from("r"), Name::new(Some("acme"), "r"), Name::new(Some("other"), "r")];
+        for name in &names {
+            assert!(registry.would_open(name) && !registry.is_live(name) && !registry.knows(name));
+            assert!(open_name(&registry, name).1, "{name:?}");
+            assert_eq!(registry.get(name).unwrap().name(), *name);
+        }
+        let acme = registry.get(&names[1]).unwrap();
+        acme.set_state(State::Finished);
+        registry.ended(&acme);
+        assert!(registry.ended_manifest(&names[1]).is_some() && registry.ended_manifest(&names[2]).is_none());
+        registry.note_deleted(&names[1]);
+        assert!(matches!(registry.open(&names[1], |_, _| unreachable!()), Opened::Deleted));
+        assert!(registry.is_live(&names[0]) && registry.is_live(&names[2]) && !registry.is_live(&names[1]));
+    }
+
+    #[test]
+    fn a_name_that_the_store_has_is_changed_for_the_next_free_one() {
+        let registry = Registry::default();
+        let (first, _) = open(&registry, "r");
+        first.set_state(State::Finishing);
+        let (second, _) = open(&registry, "r");
+        let to = |n| Name::from("r").nth(n);
+        assert!(!registry.be_sure(&first, &to(2), None), "that is the second one");
+        assert!(registry.be_sure(&first, &to(3), Some("r~2".to_owned())));
+        assert_eq!((first.id().as_str(), first.continues().as_deref()), ("r~3", Some("r~2")));
+        assert!(!registry.knows(&to(1)) && Arc::ptr_eq(&registry.get(&to(3)).unwrap(), &first));
+        assert!(registry.be_sure(&second, &to(2), None));
+    }
+
+    #[test]
+    fn what_comes_after_the_last_one_was_deleted_opens_nothing() {
+        let registry = Registry::default();
+        let (first, _) = open(&registry, "r");
+        first.set_state(State::Finished);
+        registry.ended(&first);
+        let (second, _) = open(&registry, "r");
+        registry.note_deleted(&"r".into());
+        assert!(Arc::ptr_eq(&open(&registry, "r").0, &second), "the one that goes on is not touched");
+        second.set_state(State::Deleted);
+        assert!(registry.is_deleted(&"r~2".into()) && !registry.would_open(&"r".into()));
+        assert!(matches!(registry.open(&"r".into(), |_, _| unreachable!()), Opened::Deleted));
+        registry.ended(&second);
+        assert!(registry.all_ended().is_empty(), "nothing of it is remembered");
     }
 
     #[test]

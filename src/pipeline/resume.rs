@@ -11,11 +11,13 @@ use crate::media::Micros;
 use crate::parallel;
 
 use super::Pipeline;
+use super::erase::Erasure;
 use super::keeper::Keeper;
 use super::lane::{Lane, View};
 use super::recording::{Recording, RecordingParts};
+use super::restore;
 use super::state::{self, RecordingState};
-use super::store::keys;
+use super::store::keys::{self, Name};
 use super::store::manifest::State;
 use super::store::recovery::{TakenUp, take_up};
 use super::timeline::Mark;
@@ -24,20 +26,20 @@ use super::timeline::Mark;
 const GRACES_MAX: i64 = 3;
 
 /// An unfinished recording of the spool.
-struct Found {
+pub(super) struct Found {
     folder: PathBuf,
     state: RecordingState,
     /// The folders of its tracks.
     tracks: Vec<PathBuf>,
 }
 
-/// The recording's key, which is the name of its folder.
-fn key_of(folder: &Path) -> String {
+/// The name of a recording's folder.
+fn name_of(folder: &Path) -> String {
     folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Reads what is there of a recording. `None` where an operator has to look at it.
-fn look_at(folder: &Path) -> Result<Option<Found>, Box<dyn std::error::Error>> {
+pub(super) fn look_at(folder: &Path) -> Result<Option<Found>, Box<dyn std::error::Error>> {
     let state = state::read(folder)?;
     if state.state == State::Unknown {
         return Err("state.json: a state that only another version of the program knows".into());
@@ -50,16 +52,35 @@ fn look_at(folder: &Path) -> Result<Option<Found>, Box<dyn std::error::Error>> {
     Ok(Some(Found { folder: folder.to_owned(), state, tracks: tracks.collect() }))
 }
 
+impl Found {
+    /// Reads its tracks. Blocking.
+    ///
+    /// # Errors
+    /// Of the file system, or of a journal's form.
+    pub(super) fn take_up_tracks(&self) -> io::Result<Vec<TakenUp>> {
+        let taken = parallel::each(&self.tracks, machine::cores(), |dir| take_up(dir));
+        let taken: io::Result<Vec<Option<TakenUp>>> = taken.into_iter().collect();
+        Ok(taken?.into_iter().flatten().collect())
+    }
+}
+
 impl Pipeline {
-    /// Takes up every unfinished recording of the spool. What cannot be read is left alone and reported.
-    pub fn take_up_spool(self: &Arc<Self>) {
+    /// Takes up every unfinished recording of the spool but those that are to be deleted. What cannot be read is left alone
+    /// and reported.
+    pub fn take_up_spool(self: &Arc<Self>, erasures: &[Erasure]) {
         let start = self.clock.mono();
         let Ok(folders) = std::fs::read_dir(&self.config.spool) else { return };
         let folders = folders.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        // Folders of our own: what was half taken up from the store.
+        let (ours, folders): (Vec<_>, Vec<_>) = folders.partition(|path| name_of(path).starts_with('.'));
+        ours.iter()
+            .filter(|path| restore::is_half(&name_of(path)))
+            .for_each(|path| drop(std::fs::remove_dir_all(path)));
+        let folders = folders.into_iter().filter(|path| erasures.iter().all(|one| one.spool() != name_of(path)));
         // A finished recording, all of it gone but the folder, is no more. One that holds anything is not removed so.
         let folders = folders.filter(|path| std::fs::remove_dir(path).is_err());
         let folders: Vec<PathBuf> = folders.collect();
-        let folders = folders.iter().inspect(|folder| self.registry.leave_alone(key_of(folder)));
+        let folders = folders.iter().inspect(|folder| self.registry.leave_alone(name_of(folder)));
         let mut found: Vec<Found> = folders.filter_map(|folder| self.reported(folder, look_at(folder))?).collect();
         let dirs: Vec<&Path> = found.iter().flat_map(|found| &found.tracks).map(PathBuf::as_path).collect();
         let mut taken = parallel::each(&dirs, machine::cores(), |dir| take_up(dir)).into_iter();
@@ -68,8 +89,13 @@ impl Pipeline {
             let of_recording: Vec<_> = taken.by_ref().take(found.tracks.len()).collect();
             let of_recording: io::Result<Vec<Option<TakenUp>>> = of_recording.into_iter().collect();
             if let Some(taken) = self.reported(&found.folder, of_recording.map_err(Into::into)) {
-                tracks += self.take_up_recording(found, taken.into_iter().flatten().collect());
-                recordings += 1;
+                let (folder, taken): (_, Vec<_>) = (found.folder.clone(), taken.into_iter().flatten().collect());
+                let count = taken.len();
+                if self.take_up_recording(found, taken).is_some() {
+                    (recordings, tracks) = (recordings + 1, tracks + count);
+                } else {
+                    self.reported::<()>(&folder, Err("another folder has the same recording".into()));
+                }
             }
         }
         if recordings > 0 {
@@ -87,24 +113,30 @@ impl Pipeline {
         .ok()
     }
 
-    fn take_up_recording(self: &Arc<Self>, mut found: Found, mut taken: Vec<TakenUp>) -> usize {
-        let tracks = taken.len();
-        let key = key_of(&found.folder);
+    /// Takes an unfinished recording up; `None` where it is here already.
+    pub(super) fn take_up_recording(
+        self: &Arc<Self>,
+        mut found: Found,
+        mut taken: Vec<TakenUp>,
+    ) -> Option<Arc<Recording>> {
         for track in &mut taken {
             if let Some(books) = found.state.books.remove(&keys::track(&track.participant_id, track.kind)) {
                 track.go_on_from(books);
             }
         }
-        let recording = Arc::new(self.resumed(found.state, key, &taken));
+        let recording = Arc::new(self.resumed(found.state, found.folder, &taken));
+        // Before anybody can ask for them.
         for track in taken {
             recording.insert_lane(self.resumed_lane(&recording, track));
         }
-        self.registry.insert(Arc::clone(&recording));
-        self.keep(Keeper::resume(Arc::clone(self), recording));
-        tracks
+        if !self.registry.insert(Arc::clone(&recording)) {
+            return None;
+        }
+        self.keep(Keeper::resume(Arc::clone(self), Arc::clone(&recording)));
+        Some(recording)
     }
 
-    fn resumed(&self, state: RecordingState, key: String, tracks: &[TakenUp]) -> Recording {
+    fn resumed(&self, state: RecordingState, spool: PathBuf, tracks: &[TakenUp]) -> Recording {
         let (now, unix) = (self.clock.mono(), self.clock.unix());
         let grace = Micros::from(self.config.reconnect_grace);
         // The grace begins anew with each start, but not for ever.
@@ -115,11 +147,12 @@ impl Pipeline {
         let last = last_at.max(state.settings.grid.time_of(next_tick));
         let finishing = state.state == State::Finishing;
         let recording = Recording::new(RecordingParts {
-            spool: self.spool_of(&key),
-            id: state.recording_id,
-            tenant: state.tenant,
+            spool,
+            name: Name { tenant: state.tenant, id: state.recording_id },
+            unsure: state.unsure,
             continues: state.continues,
-            key,
+            prefix: state.prefix,
+            mark: state.mark,
             settings: state.settings,
             alone_since: now - (grace - left),
         });

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::media::{Kind, Micros};
+use crate::media::{DiscardReason, Kind, Micros};
 use crate::metrics::Stage;
 
 use super::Pipeline;
@@ -18,7 +18,9 @@ use super::ingest::protocol::{self, Context, Message, PictureMessage, ProtocolEr
 use super::ingest::{Capture, png};
 use super::lane::{Expected, Lane};
 use super::recording::{Recording, Refused, SocketState};
+use super::registry::Opened;
 use super::shed::Patience;
+use super::store::keys::Name;
 use super::store::manifest::State;
 
 /// How often a picture looks for a live recording: two ends in a row within microseconds do not happen.
@@ -43,10 +45,21 @@ struct Served {
 pub enum Accepted {
     /// These captures, in this order; often one, none after an event.
     Offers(Vec<Offer>),
-    /// Look this recording up in the store, then give the message again with `looked_up`.
-    LookUp(String),
+    /// Look this recording up in the store, then give the message again with what became of that.
+    LookUp(Name),
     /// The socket is to be closed, with this WebSocket close code and reason.
     Close(u16, &'static str),
+}
+
+/// What is known of the store's word on the recording of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreWord {
+    /// It was not asked.
+    NotAsked,
+    /// It was asked, and answered.
+    Said,
+    /// It was asked, and did not answer: what is opened lands where it later says that there is room.
+    Silent,
 }
 
 /// What a picture's IHDR says, if it has one that can be read.
@@ -100,20 +113,30 @@ impl Session {
     /// Whether a message of this recording is to be refused, because its bot is new.
     fn is_refused(&mut self, context: &Context) -> Option<Accepted> {
         let full = self.judged?;
-        if self.pipeline.registry.is_live(&context.recording_id) {
+        if self.pipeline.registry.is_live(&self.name(context)) {
             self.judged = None;
             return None;
         }
         Some(Accepted::Close(TRY_AGAIN_LATER, full.name()))
     }
 
-    /// Takes one message. `text` is the whole of it. `looked_up`: the store was asked for its recording.
-    pub fn accept(&mut self, text: &Bytes, looked_up: bool) -> Accepted {
+    fn name(&self, context: &Context) -> Name {
+        Name::new(self.tenant.as_deref(), &context.recording_id)
+    }
+
+    /// Takes one message. `text` is the whole of it.
+    pub fn accept(&mut self, text: &Bytes, store: StoreWord) -> Accepted {
         let start = self.pipeline.clock.mono();
         self.pipeline.metrics.bytes_received.inc_by(text.len() as u64);
         let accepted =
             match std::str::from_utf8(text).map_err(|_| None).and_then(|text| protocol::parse(text).map_err(Some)) {
-                Ok(message) => {
+                Ok(mut message) => {
+                    let fields = &self.pipeline.config.privacy.participant_fields;
+                    match &mut message {
+                        Message::Picture(message) => message.participant.keep(fields),
+                        Message::Participant(message) => message.participant.keep(fields),
+                        Message::Other(_) => {}
+                    }
                     self.log_first(&message, text.len());
                     let context = match &message {
                         Message::Picture(message) => Some(&message.context),
@@ -124,16 +147,16 @@ impl Session {
                         return refused;
                     }
                     match message {
-                        Message::Picture(message) => match self.unknown(&message.context, looked_up) {
-                            Some(id) => Accepted::LookUp(id),
-                            None => self.picture(*message, text, start),
+                        Message::Picture(message) => match self.unknown(&message.context, store) {
+                            Some(name) => Accepted::LookUp(name),
+                            None => self.picture(*message, text, start, store),
                         },
                         Message::Participant(message) => {
-                            if let Some(id) = self.unknown(&message.context, looked_up) {
-                                return Accepted::LookUp(id);
+                            if let Some(name) = self.unknown(&message.context, store) {
+                                return Accepted::LookUp(name);
                             }
-                            if let Some(recording) = self.recording(&message.context) {
-                                recording.participant_event(&message, self.pipeline.config.store_chat);
+                            if let Some(recording) = self.recording(&message.context, store) {
+                                recording.participant_event(&message, self.pipeline.config.privacy.store_chat);
                             }
                             Accepted::Offers(Vec::new())
                         }
@@ -149,12 +172,14 @@ impl Session {
         accepted
     }
 
-    /// The id of a recording that would open one that this process has not met and the store was not asked for.
-    fn unknown(&self, context: &Context, looked_up: bool) -> Option<String> {
-        let id = &context.recording_id;
+    /// The name of a recording that would open one that this process has not met and the store was not asked for.
+    fn unknown(&self, context: &Context, store: StoreWord) -> Option<Name> {
         let is_live = |served: &Served| served.recording.state() == State::Live;
-        let met = looked_up || self.recordings.get(id).is_some_and(is_live) || !self.pipeline.registry.would_open(id);
-        (!met).then(|| id.clone())
+        if store != StoreWord::NotAsked || self.recordings.get(&context.recording_id).is_some_and(is_live) {
+            return None;
+        }
+        let name = self.name(context);
+        self.pipeline.registry.would_open(&name).then_some(name)
     }
 
     fn reject(&mut self, error: Option<&ProtocolError>, bytes: usize) -> Accepted {
@@ -209,8 +234,8 @@ impl Session {
         }
     }
 
-    /// The recording of a message; `None` when this socket serves too many.
-    fn recording(&mut self, context: &Context) -> Option<Arc<Recording>> {
+    /// The recording of a message; `None` when this socket serves too many, or it was deleted.
+    fn recording(&mut self, context: &Context, store: StoreWord) -> Option<Arc<Recording>> {
         let now = self.pipeline.clock.mono();
         self.leave_replaced(context, now);
         if let Some(served) = self.recordings.get_mut(&context.recording_id)
@@ -224,7 +249,11 @@ impl Session {
             self.pipeline.metrics.rejected("too_many_recordings");
             return None;
         }
-        let recording = self.pipeline.open_recording(&context.recording_id, self.tenant.as_deref())?;
+        let unsure = store == StoreWord::Silent;
+        let recording = match self.pipeline.open_recording(&self.name(context), unsure)? {
+            Opened::Here(recording) | Opened::New(recording) => recording,
+            Opened::Deleted => return None,
+        };
         recording.join_socket(&self.socket);
         recording.note_context(context);
         let served = Served { recording: Arc::clone(&recording), heard: now, joined: None };
@@ -263,11 +292,17 @@ impl Session {
         &mut self,
         message: &PictureMessage<'_>,
         header: Option<&png::Header>,
+        store: StoreWord,
     ) -> Option<(Arc<Recording>, Expected)> {
         let id = &message.context.recording_id;
         // It may be told to finish between any two of these lines; then the picture belongs to what goes on from it.
         for _ in 0..TRIES {
-            let recording = self.recording(&message.context)?;
+            let Some(recording) = self.recording(&message.context, store) else {
+                if self.pipeline.registry.is_last_deleted(&self.name(&message.context)) {
+                    self.pipeline.metrics.discarded(message.kind, DiscardReason::Deleted, 1);
+                }
+                return None;
+            };
             let key = (id.clone(), message.participant.id.clone(), message.kind);
             let lane = match self.lanes.get(&key) {
                 Some(lane) => Arc::clone(lane),
@@ -289,10 +324,10 @@ impl Session {
         None
     }
 
-    fn picture(&mut self, message: PictureMessage<'_>, text: &Bytes, wall: Micros) -> Accepted {
+    fn picture(&mut self, message: PictureMessage<'_>, text: &Bytes, wall: Micros, store: StoreWord) -> Accepted {
         let none = || Accepted::Offers(Vec::new());
         let header = header_of(&message.buffer);
-        let Some((recording, lane)) = self.expect(&message, header.as_ref()) else { return none() };
+        let Some((recording, lane)) = self.expect(&message, header.as_ref(), store) else { return none() };
         let base64 = match message.buffer {
             Cow::Borrowed(buffer) => text.slice_ref(buffer.as_bytes()),
             Cow::Owned(buffer) => Bytes::from(buffer),

@@ -80,6 +80,15 @@ pub struct RecordingState {
     pub tenant: Option<String>,
     /// The finished recording that this one goes on from.
     pub continues: Option<String>,
+    /// Made for this spool's part of it: who finds another one in the store is not its writer any more.
+    #[serde(default)]
+    pub mark: String,
+    /// The store has not said whether the id is free.
+    #[serde(default)]
+    pub unsure: bool,
+    /// Its folder in the store, once that is resolved.
+    #[serde(default)]
+    pub prefix: Option<String>,
     /// Live, suspended or finishing.
     pub state: State,
     /// What is fixed.

@@ -116,7 +116,7 @@ async fn who_is_too_slow_is_cut() {
 async fn only_who_has_a_token_is_let_in() {
     let folders = Folders::new();
     let variables = [("TILECAST_INGEST_TOKEN", "alpha-7f3d, acme:beta-91c2")];
-    let server = Server::start_in(&folders, &[], &variables).await;
+    let server = Server::start_in(&folders, &["--store-prefix", "{tenant}"], &variables).await;
     let base = format!("ws://{}/ws/recall", server.public);
     for query in ["", "?token=", "?token=alpha-7f3", "?token=alpha-7f3dd", "?token=acme:beta-91c2", "?other=alpha-7f3d"]
     {
@@ -157,7 +157,7 @@ async fn only_who_has_a_token_is_let_in() {
         bot.close().await;
     }
     assert_eq!(server.manifest("ours").await.tenant, None);
-    assert_eq!(server.manifest("theirs").await.tenant.as_deref(), Some("acme"));
+    assert_eq!(server.manifest("acme:theirs").await.tenant.as_deref(), Some("acme"));
     let log = server.log().join("\n");
     assert!(!log.contains("7f3d") && !log.contains("91c2"), "no token is logged: {log}");
 }
@@ -181,7 +181,7 @@ async fn with_a_token_or_insecure_every_address_is_listened_on() {
     let folders = Folders::new();
     let file = folders.store().with_file_name("tokens");
     std::fs::write(&file, "alpha\nacme:beta\n").unwrap();
-    let args = ["--listen", "0.0.0.0:0", "--ingest-token-file", file.to_str().unwrap()];
+    let args = ["--listen", "0.0.0.0:0", "--ingest-token-file", file.to_str().unwrap(), "--store-prefix", "{tenant}"];
     let server = Server::start_in(&folders, &args, &[]).await;
     let url = |token: &str| format!("ws://127.0.0.1:{}/ws/recall/?token={token}", server.public.port());
     Bot::connect(&url("alpha")).await.close().await;

@@ -222,6 +222,7 @@ impl Fake {
             metadata: BTreeMap::new(),
             state: recording.life,
             continues: None,
+            prefix: None,
             origin: Some("2026-01-01T10:00:00Z".to_owned()),
             origin_from_server: false,
             fps: FPS as u32,
@@ -252,6 +253,7 @@ impl Fake {
             participant: ParticipantManifest {
                 id: track.participant.to_owned(),
                 name: track.name.map(str::to_owned),
+                email: None,
                 is_host: Some(track.participant == "100"),
                 platform: None,
             },

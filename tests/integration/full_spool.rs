@@ -81,6 +81,9 @@ async fn forty_tracks_are_taken_up_with_their_books() {
             recording_id,
             tenant: None,
             continues: None,
+            mark: String::new(),
+            unsure: false,
+            prefix: None,
             state: State::Live,
             settings: RecordingSettings {
                 grid: GRID,

@@ -213,6 +213,11 @@ impl Server {
         request(self.public, "POST", path, &[]).await
     }
 
+    /// Asks with DELETE.
+    pub async fn delete(&self, path: &str) -> Answer {
+        request(self.public, "DELETE", path, &[]).await
+    }
+
     /// Reads `/metrics`.
     pub async fn metrics(&self) -> Metrics {
         let answer = request(self.internal, "GET", "/metrics", &[]).await;

@@ -102,7 +102,6 @@ fn expected(chat: Value) -> Vec<Line> {
         line(7, 200, "speech_on", "Ana", false, null()),
         line(8, 100, "update", "Ana B.", false, json!({ "changed": ["name"] })),
         line(12, 100, "update", "Ana B.", true, json!({ "changed": ["is_host"], "by": "picture" })),
-        line(14, 100, "update", "Ana B.", true, json!({ "changed": ["email"], "by": "picture" })),
         line(16, 100, "leave", "Ana B.", true, null()),
         line(24, 100, "join", "Ana B.", true, null()),
         line(30, 100, "leave", "Ana B.", true, null()),

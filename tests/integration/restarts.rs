@@ -10,7 +10,7 @@ use tilecast::pipeline::store::journal::{PartLine, Run, RunKind};
 use tilecast::pipeline::store::manifest::{Gap, State};
 use tilecast::pipeline::store::spool::JOURNAL;
 
-use crate::bot::{Bot, Camera, End, at};
+use crate::bot::{Bot, Camera, at};
 use crate::harness::{Folders, PATIENCE, Server, until};
 use crate::playback::{check_finished, track};
 
@@ -308,31 +308,6 @@ async fn a_finished_recording_whose_manifest_nobody_can_read_is_never_changed() 
         check_finished(&folders, &manifest);
         assert!(bytes_of(&folders.recording(id)) == before, "{id}: it was changed");
     }
-}
-
-/// Nobody knows then whether there is something to be overwritten.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_does_not_say_what_it_has_is_asked_again_later() {
-    const RECORDING: &str = "unsaid";
-    let server = Server::start(&FLAGS).await;
-    let camera = Camera::new(1, Kind::Webcam);
-    // A manifest that cannot be read as a file.
-    let manifest = server.folders.recording(RECORDING).join("recording.json");
-    std::fs::create_dir_all(manifest.parent().unwrap()).unwrap();
-    std::os::unix::fs::symlink(&manifest, &manifest).unwrap();
-    let mut bot = Bot::connect(&server.ws()).await;
-    bot.send_tick(RECORDING, 100, &camera, 0).await;
-    let reason = "the store does not say whether this recording is there; dial again".to_owned();
-    assert_eq!(bot.ended().await, End::Close(1013, reason));
-    let counted = server.metrics().await.get("tilecast_sockets_refused_total{reason=\"store\"}");
-    assert_eq!(counted, 1.0);
-    assert!(!server.folders.spool().join(RECORDING).exists(), "nothing was opened");
-    // It says again what it has: nothing.
-    std::fs::remove_file(&manifest).unwrap();
-    let mut bot = Bot::connect(&server.ws()).await;
-    send(&mut bot, RECORDING, &[camera], 0..6).await;
-    let manifest = server.finish(RECORDING).await;
-    assert_eq!(manifest.tracks[0].ledger.encoded, 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,6 @@ use hyper_util::rt::TokioIo;
 use super::SimulateArgs;
 use super::plan::plan;
 use super::readback::{TrackFound, read_back};
-use crate::pipeline::store::keys;
 use crate::pipeline::store::manifest::{Manifest, State};
 
 /// How long a recording may take to be finished. A local store takes seconds.
@@ -35,7 +34,7 @@ pub async fn finish_and_read_back(args: &SimulateArgs, prefix: &str, store: &Pat
         let manifest = finish(&host, &id).await?;
         eprintln!("decoding {} tracks of {id} ...", manifest.tracks.len());
         let planned = plan(&options, bot);
-        let folder = store.join(keys::recording(&id));
+        let folder = store.join(manifest.folder());
         let found = tokio::task::spawn_blocking(move || (read_back(&folder, &manifest, &planned), manifest));
         let (found, manifest) = found.await.map_err(|error| error.to_string())?;
         print(&id, &manifest, &found).map_err(|error| error.to_string())?;

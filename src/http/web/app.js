@@ -50,8 +50,8 @@ async function refresh() {
   try {
     const page = await api("recordings");
     if (older.length === 0) cursor = page.next_cursor;
-    const seen = new Set(page.recordings.map(({ recording_id: id }) => id));
-    recordings = [...page.recordings, ...older.filter(({ recording_id: id }) => !seen.has(id))];
+    const seen = new Set(page.recordings.map(addressOf));
+    recordings = [...page.recordings, ...older.filter((recording) => !seen.has(addressOf(recording)))];
     await showRecordings();
     problem(null);
   } catch (error) {
@@ -69,7 +69,7 @@ async function showRecordings() {
     return;
   }
   view("columns");
-  const id = chosen ?? opened ?? (recordings.find(({ state }) => state === "live") ?? recordings[0]).recording_id;
+  const id = chosen ?? opened ?? addressOf(recordings.find(({ state }) => state === "live") ?? recordings[0]);
   showList(id);
   await showRecording(id);
 }
@@ -85,7 +85,14 @@ function showList(id) {
   if (focused) list.querySelector(`[data-recording="${CSS.escape(focused)}"]`)?.focus();
 }
 
-function entry({ recording_id: id, state, origin, tracks, duration_ticks: ticks, fps }, current) {
+/** What a recording is called in addresses: its id, with its tenant where it has one. */
+function addressOf({ address, recording_id: id }) {
+  return address ?? id;
+}
+
+function entry(recording, current) {
+  const { state, origin, tracks, duration_ticks: ticks, fps } = recording;
+  const id = addressOf(recording);
   const facts = `${count(tracks, "track")} · ${clock((ticks ?? 0) / fps)}`;
   const link = el(
     "a",

@@ -15,7 +15,7 @@ use crate::media::{GapReason, Tick};
 use crate::pipeline::Threads;
 use crate::pipeline::delivery::deliver;
 use crate::pipeline::lane::Order;
-use crate::pipeline::session::{Accepted, Session};
+use crate::pipeline::session::{Accepted, Session, StoreWord};
 use crate::pipeline::state;
 use crate::pipeline::store::manifest::Manifest;
 use crate::pipeline::store::space::Op;
@@ -52,12 +52,14 @@ impl Bench {
     async fn send(&mut self, first: Tick) {
         for tick in first..first + ROUND {
             let message = Bytes::from(message(tick));
-            let Accepted::Offers(offers) = self.session.accept(&message, true) else { panic!("a picture is taken") };
+            let Accepted::Offers(offers) = self.session.accept(&message, StoreWord::Said) else {
+                panic!("a picture is taken")
+            };
             for offer in offers {
                 deliver(&self.pipeline, &mut self.session.patience, offer).await;
             }
         }
-        let recording = self.pipeline.registry.get(ID).unwrap();
+        let recording = self.pipeline.registry.get(&ID.into()).unwrap();
         until(|| recording.lanes().iter().all(|lane| lane.is_drained())).await;
     }
 
@@ -71,9 +73,9 @@ impl Bench {
 
     async fn finish(&mut self) -> Manifest {
         self.session.end();
-        assert!(self.pipeline.registry.get(ID).unwrap().ask_to_finish());
-        until(|| self.pipeline.registry.ended_manifest(ID).is_some()).await;
-        let manifest = self.pipeline.registry.ended_manifest(ID).unwrap();
+        assert!(self.pipeline.registry.get(&ID.into()).unwrap().ask_to_finish());
+        until(|| self.pipeline.registry.ended_manifest(&ID.into()).is_some()).await;
+        let manifest = self.pipeline.registry.ended_manifest(&ID.into()).unwrap();
         assert_eq!(manifest.state, State::Finished);
         let report = verify_recording(&self.recording(), Options { decode: true }, &mut |_| {});
         assert!(report.is_well(), "{:?}", report.findings.told);
@@ -134,7 +136,7 @@ async fn fail_at(op: Op, kind: ErrorKind, after: usize) -> (Manifest, String) {
     let before = bench.playlist();
     bench.send(ROUND).await;
     if op == Op::Lines {
-        bench.pipeline.registry.get(ID).unwrap().event("test", serde_json::Value::Null);
+        bench.pipeline.registry.get(&ID.into()).unwrap().event("test", serde_json::Value::Null);
     }
     if op != Op::Assembly {
         until(|| space.failed_all() && !space.is_full()).await;
@@ -238,7 +240,7 @@ async fn a_store_that_takes_nothing_keeps_no_recording_from_ending() {
     // A file where the recording's folder would be.
     std::fs::write(bench.recording(), "in the way").unwrap();
     bench.send(0).await;
-    let recording = bench.pipeline.registry.get(ID).unwrap();
+    let recording = bench.pipeline.registry.get(&ID.into()).unwrap();
     until(|| recording.now(false).last_error.is_some()).await;
     assert!(recording.ask_to_finish());
     let lanes = recording.lanes();
@@ -248,8 +250,8 @@ async fn a_store_that_takes_nothing_keeps_no_recording_from_ending() {
     assert_eq!((recording.state(), spooled()), (State::Finishing, State::Finishing));
 
     // What comes now goes on from it.
-    assert!(matches!(bench.session.accept(&Bytes::from(message(ROUND)), true), Accepted::Offers(_)));
-    assert_eq!(bench.pipeline.registry.get("meeting~2").unwrap().continues.as_deref(), Some(ID));
+    assert!(matches!(bench.session.accept(&Bytes::from(message(ROUND)), StoreWord::Said), Accepted::Offers(_)));
+    assert_eq!(bench.pipeline.registry.get(&"meeting~2".into()).unwrap().continues().as_deref(), Some(ID));
     assert_eq!(lanes[0].view(|view| view.ledger.received), ROUND as u64);
 
     // The process stops, and the next one has not forgotten.
@@ -257,8 +259,8 @@ async fn a_store_that_takes_nothing_keeps_no_recording_from_ending() {
     assert_eq!(spooled(), State::Finishing);
     std::fs::remove_file(bench.recording()).unwrap();
     let next = Bench::start_in(Arc::clone(&bench.dir));
-    until(|| next.pipeline.registry.ended_manifest(ID).is_some()).await;
-    let manifest = next.pipeline.registry.ended_manifest(ID).unwrap();
+    until(|| next.pipeline.registry.ended_manifest(&ID.into()).is_some()).await;
+    let manifest = next.pipeline.registry.ended_manifest(&ID.into()).unwrap();
     assert_eq!((manifest.state, manifest.tracks[0].ledger.encoded), (State::Finished, ROUND as u64));
     assert!(manifest.tracks[0].gaps.is_empty(), "{:?}", manifest.tracks[0].gaps);
 }
@@ -273,7 +275,7 @@ async fn what_is_gone_from_the_spool_fails_the_recording_and_hangs_nothing() {
         let epoch = std::fs::read_dir(&track).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
         std::fs::remove_file(epoch.unwrap().join(gone)).unwrap();
         bench.session.end();
-        let recording = bench.pipeline.registry.get(ID).unwrap();
+        let recording = bench.pipeline.registry.get(&ID.into()).unwrap();
         assert!(recording.ask_to_finish());
         until(|| recording.state() == State::Failed).await;
         let kept = std::fs::read_dir(&track).unwrap().count();

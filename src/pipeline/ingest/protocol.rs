@@ -6,14 +6,16 @@
 mod absolute;
 mod chat;
 mod outgoing;
+mod participant;
 
 pub use absolute::parse_absolute;
 pub use chat::Chat;
 pub use outgoing::{Outgoing, OutgoingBody, OutgoingData, OutgoingParticipant, OutgoingThing, OutgoingTimestamp};
+pub use participant::Participant;
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::media::{Kind, Micros};
@@ -69,22 +71,6 @@ pub struct Timestamp {
     pub relative: Option<Micros>,
     /// Since 1970 (UTC); `None` when it is missing or of no known form.
     pub absolute: Option<Micros>,
-}
-
-/// A participant as Recall describes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Participant {
-    /// Integer or string on the wire; text here.
-    pub id: String,
-    /// Display name.
-    pub name: Option<String>,
-    /// Address, where Recall knows it. Never written to a file.
-    #[serde(skip)]
-    pub email: Option<String>,
-    /// Whether this is a host of the meeting.
-    pub is_host: Option<bool>,
-    /// `desktop`, `mobile_app`, ...
-    pub platform: Option<String>,
 }
 
 /// The recording, bot and metadata that a message belongs to.

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Output;
-use crate::media::Tick;
+use crate::media::{Micros, Tick};
 use crate::pipeline::Pipeline;
 use crate::pipeline::assembly::{self, AssembleJob};
 use crate::pipeline::delivery;
@@ -19,19 +20,22 @@ use super::Keeper;
 use super::published::{RETRY_FIRST, RETRY_LAST, Source, put};
 use super::stock::Item;
 
+/// Lanes stop within milliseconds.
+const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Goes on with `turn`, for as long as the store takes. Where the recording is to be finished meanwhile, its media end
 /// beside it: then this gives the tick after the last one.
-pub(super) async fn beside(
-    turn: impl Future<Output = ()>,
+pub(super) async fn beside<T>(
+    turn: impl Future<Output = T>,
     pipeline: &Pipeline,
     recording: &Arc<Recording>,
-) -> Option<Tick> {
+) -> (T, Option<Tick>) {
     let mut turn = std::pin::pin!(turn);
     tokio::select! {
-        () = &mut turn => None,
+        turned = &mut turn => (turned, None),
         () = recording.to_finish() => {
-            let ((), end) = tokio::join!(turn, end_media(pipeline, recording));
-            Some(end)
+            let (turned, end) = tokio::join!(turn, end_media(pipeline, recording));
+            (turned, Some(end))
         }
     }
 }
@@ -40,20 +44,12 @@ pub(super) async fn beside(
 /// the tick after the last one.
 pub(super) async fn end_media(pipeline: &Pipeline, recording: &Arc<Recording>) -> Tick {
     let placed = recording.end_limbo(pipeline.clock.mono());
-    keep_state(pipeline, recording).await;
+    pipeline.keep_state(recording).await;
     delivery::deliver_all(pipeline, placed).await;
     let lanes = order(recording, Order::Flush).await;
     let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
     order(recording, Order::Finish(end)).await;
     end
-}
-
-/// Keeps what a later process must know, and returns when the disk has been asked to take it.
-pub(super) async fn keep_state(pipeline: &Pipeline, recording: &Arc<Recording>) {
-    while !pipeline.write_state(recording, &recording.persistent()) {
-        pipeline.sync_barrier().await;
-    }
-    pipeline.sync_barrier().await;
 }
 
 /// Orders all lanes, waits until each has carried it out and its segments are durable.
@@ -67,11 +63,22 @@ pub(super) async fn order(recording: &Recording, order: Order) -> Vec<Arc<Lane>>
     lanes
 }
 
+/// Makes the lanes of a recording that is to be deleted write nothing any more.
+pub(super) async fn stop_writing(recording: &Recording) {
+    drop(recording.end_limbo(Micros(0)));
+    // One whose encoder fails for ever must not keep the rest from being deleted.
+    let stopped = tokio::time::timeout(STOPPED_WITHIN, order(recording, Order::Suspend)).await;
+    if stopped.is_err() {
+        tracing::warn!(recording = recording.id(), "a lane of a recording that is to be deleted does not stop");
+    }
+    recording.lanes().iter().for_each(|lane| lane.close());
+}
+
 impl Keeper {
     /// Whether all that was asked for of the track is in the store.
     pub(super) async fn finish_track(&self, lane: &Arc<Lane>, end: Tick) -> bool {
         let dir = self.recording.spool.join(&lane.track);
-        let folder = format!("{}/{}", self.recording.key, lane.track);
+        let folder = self.recording.key(&lane.track);
         let Some(published) = self.tracks.get(&lane.track) else { return true };
         let published = published.lock().await;
         let job = AssembleJob {
@@ -133,7 +140,7 @@ impl Keeper {
                 Err(error) => error,
             };
             if nth.is_power_of_two() {
-                tracing::error!(recording = self.recording.id, track = lane.track, %error, "cannot assemble the MP4");
+                tracing::error!(recording = self.recording.id(), track = lane.track, %error, "cannot assemble the MP4");
             }
             self.recording.note_uploads(1, Some(format!("{}: {error}", lane.track)));
             if !error.is_transient() {

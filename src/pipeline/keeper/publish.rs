@@ -154,7 +154,7 @@ async fn publish_segments(
     published: &mut Published,
     closed: Vec<Closed>,
 ) {
-    let folder = &format!("{}/{}", recording.key, lane.track);
+    let folder = &recording.key(&lane.track);
     let named = published.playlist.as_ref().and_then(Playlist::end_tick).unwrap_or(-1);
     for one in closed.iter().filter(|one| one.end_tick() > named) {
         let init = &one.folder.init;
@@ -201,7 +201,7 @@ fn show(pipeline: &Pipeline, lane: &Lane, published: &Published) {
 /// What an earlier process published of a track: asked for until the store answers, for all that was put before would be
 /// put again.
 async fn earlier_playlist(pipeline: &Pipeline, recording: &Recording, track: &str) -> Option<Playlist> {
-    let key = Key::parse(format!("{}/{track}/index.m3u8", recording.key)).ok()?;
+    let key = Key::parse(recording.key(&format!("{track}/index.m3u8"))).ok()?;
     let mut wait = RETRY_FIRST;
     let text = loop {
         match pipeline.objects.get(&key, PLAYLIST_BYTES_MAX).await {
@@ -223,7 +223,7 @@ async fn put_playlist(pipeline: &Pipeline, recording: &Recording, lane: &Lane, p
     if bytes == published.playlist_bytes {
         return;
     }
-    let key = format!("{}/{}/index.m3u8", recording.key, lane.track);
+    let key = recording.key(&format!("{}/index.m3u8", lane.track));
     put(pipeline, recording, Class::Live, key, Source::Bytes(text.as_bytes())).await;
     published.playlist_bytes = bytes;
     published.playlist_at = Some(pipeline.clock.mono());

@@ -32,6 +32,8 @@ pub(super) struct Published {
     pub(super) segments: usize,
     pub(super) inits: Vec<String>,
     pub(super) epochs: Vec<String>,
+    /// Segments that the lists in the store tell of, and epochs that they tell all of.
+    pub(super) listed: (usize, usize),
 }
 
 impl Published {
@@ -88,20 +90,22 @@ pub(super) async fn put(
     let _on_its_way = pipeline.objects.await_one();
     let mut wait = RETRY_FIRST;
     loop {
-        let Err(error) = pipeline.objects.upload(&recording.id, class, &key, source).await else {
+        let Err(error) = pipeline.objects.upload(&recording.id(), class, &key, source).await else {
             recording.note_uploads(0, None);
             return true;
         };
         recording.note_uploads(1, Some(error.to_string()));
         match &error {
             PutError::Spool { source, .. } if source.kind() == ErrorKind::NotFound => {
-                tracing::error!(recording = recording.id, %error, "a file is gone from the spool");
+                tracing::error!(recording = recording.id(), %error, "a file is gone from the spool");
                 let detail = serde_json::json!({ "object": key.to_string(), "error": error.to_string() });
                 recording.event("spool_file_lost", detail);
                 return false;
             }
             PutError::Damaged { .. } => tell_damage(recording, key.as_ref(), "other bytes than it was given"),
-            _ => tracing::warn!(recording = recording.id, %error, again_in = ?wait, "the store did not take an object"),
+            _ => {
+                tracing::warn!(recording = recording.id(), %error, again_in = ?wait, "the store did not take an object")
+            }
         }
         // Not all at once when the store comes back.
         tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -111,6 +115,6 @@ pub(super) async fn put(
 
 /// The store has something else than it was given: it is written again, and told.
 pub(super) fn tell_damage(recording: &Recording, key: &str, has: &str) {
-    tracing::error!(recording = recording.id, object = key, has, "the store damaged an object: it is written again");
+    tracing::error!(recording = recording.id(), object = key, has, "the store damaged an object: it is written again");
     recording.event("object_damaged", serde_json::json!({ "object": key, "store_has": has }));
 }

@@ -20,7 +20,7 @@ pub(super) struct Item {
 impl Keeper {
     /// Returns when the store has all of a track's objects, in their sizes.
     pub(super) async fn take_stock(&self, track: &str, items: &[Item]) {
-        let folder = Key::parse(format!("{}/{track}", self.recording.key)).expect("keys are made of safe components");
+        let folder = Key::parse(self.recording.key(track)).expect("keys are made of safe components");
         let mut wait = RETRY_FIRST;
         loop {
             match self.pipeline.objects.sizes(&folder).await {

@@ -72,8 +72,7 @@ impl People {
         let who = &mut known.who;
         let changed = [
             ("name", replace(&mut who.name, &said.name)),
-            // It is not kept through a restart: after one the first is no change.
-            ("email", who.email.is_some() & replace(&mut who.email, &said.email)),
+            ("email", replace(&mut who.email, &said.email)),
             ("is_host", replace(&mut who.is_host, &said.is_host)),
             ("platform", replace(&mut who.platform, &said.platform)),
         ];
@@ -95,6 +94,7 @@ pub(super) fn manifest_of(participant: &Participant) -> ParticipantManifest {
     ParticipantManifest {
         id: participant.id.clone(),
         name: participant.name.clone(),
+        email: participant.email.clone(),
         is_host: participant.is_host,
         platform: participant.platform.clone(),
     }

@@ -11,6 +11,8 @@ use crate::config::Fill;
 use crate::ledger::Ledger;
 use crate::media::{GapReason, Kind, Tick};
 
+use super::keys::{self, Name};
+
 /// The version of every JSON file in the store.
 pub const SCHEMA: u32 = 1;
 
@@ -68,6 +70,9 @@ pub struct Manifest {
     pub state: State,
     /// The finished recording that this one goes on from.
     pub continues: Option<String>,
+    /// The recording's folder in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// Absolute time of tick 0, RFC 3339; `null` before the first capture.
     pub origin: Option<String>,
     /// Whether `origin` comes from the server's clock, for want of a valid `absolute`.
@@ -83,6 +88,18 @@ pub struct Manifest {
     /// One entry per participant and kind; those of kinds that this program does not know are left out.
     #[serde(deserialize_with = "of_known_kinds")]
     pub tracks: Vec<TrackManifest>,
+}
+
+impl Manifest {
+    /// Whose it is.
+    pub fn name(&self) -> Name {
+        Name::new(self.tenant.as_deref(), &self.recording_id)
+    }
+
+    /// The recording's folder in the store: before there was a choice, its id.
+    pub fn folder(&self) -> String {
+        self.prefix.clone().unwrap_or_else(|| keys::recording(&self.recording_id))
+    }
 }
 
 fn of_known_kinds<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TrackManifest>, D::Error> {
@@ -127,6 +144,9 @@ pub struct ParticipantManifest {
     pub id: String,
     /// Display name.
     pub name: Option<String>,
+    /// E-mail address, where it is stored.
+    #[serde(default)]
+    pub email: Option<String>,
     /// Whether a host.
     pub is_host: Option<bool>,
     /// `desktop`, ...

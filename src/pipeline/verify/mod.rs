@@ -7,6 +7,7 @@
 //! its end, whose segments are all there.
 
 mod books;
+pub mod copies;
 mod findings;
 mod gather;
 mod lines;
@@ -37,7 +38,7 @@ const MANIFEST: &str = "recording.json";
 /// The name of a track's playlist.
 const PLAYLIST: &str = "index.m3u8";
 /// Folders are looked through this deep for recordings.
-const DEPTH_MAX: u32 = 3;
+const DEPTH_MAX: u32 = 8;
 
 /// The folders of recordings at `path`: itself, or those below it, in the order of their names.
 ///
@@ -59,8 +60,8 @@ fn look_for_recordings(folder: &Path, depth: u32, found: &mut Vec<PathBuf>) -> i
         return Ok(());
     }
     if depth < DEPTH_MAX {
-        // Names of the server's own begin with an underscore.
-        for name in folders.iter().filter(|name| !name.starts_with(['_', '.'])) {
+        // Names of the server's own begin with an underscore; one alone stands for what is not known.
+        for name in folders.iter().filter(|name| *name == "_" || !name.starts_with(['_', '.'])) {
             look_for_recordings(&folder.join(name), depth + 1, found)?;
         }
     }

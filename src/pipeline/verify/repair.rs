@@ -109,6 +109,7 @@ fn outline(folder: &Path, events: &Events, done: &mut Vec<String>) -> Result<(Op
     let finished = events.finished || says_its_end(folder);
     done.push(format!("{MANIFEST}: {error}; made again from what is left, without bot and metadata"));
     let manifest = Manifest {
+        prefix: None,
         schema: SCHEMA,
         recording_id: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         tenant: None,

@@ -1,0 +1,271 @@
+//! Deleting a recording everywhere: its lanes stop, its uploads end, its spool is emptied, and everything under the folder
+//! where it was written goes from the store. What is left is `deleted.json`, which names nobody.
+//!
+//! That it is to be deleted is in the spool before anybody hears of it, and goes last: a process that dies in the middle
+//! goes on with it at its next start.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::TryStreamExt;
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+
+use super::Pipeline;
+use super::entries::EndedEntry;
+use super::known::{SAID_WITHIN, Stored, StoredError};
+use crate::clock::rfc3339;
+
+use super::recording::Recording;
+use super::registry::folder_of;
+use super::store::keys::Name;
+use super::store::manifest::{SCHEMA, State};
+use super::store::objects::{Objects, PutError};
+use super::store::spool::write_whole;
+
+/// Where the spool keeps what is to be deleted.
+const ERASING: &str = ".erasing";
+/// What is left of a recording.
+pub const DELETED: &str = "deleted.json";
+/// Waiting between tries: doubled from the first to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_LAST: Duration = Duration::from_secs(15);
+/// Objects that are deleted at a time.
+const DELETES: usize = 8;
+
+/// A recording that is to be deleted: a file in [`ERASING`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erasure {
+    schema: u32,
+    recording_id: String,
+    tenant: Option<String>,
+    /// Its folder in the store, where it got that far.
+    prefix: Option<String>,
+    /// Its folder in the spool.
+    spool: String,
+}
+
+impl Erasure {
+    /// Whose recording it is.
+    pub fn name(&self) -> Name {
+        Name::new(self.tenant.as_deref(), &self.recording_id)
+    }
+
+    /// The folder in the spool that a start does not take up.
+    pub fn spool(&self) -> &str {
+        &self.spool
+    }
+}
+
+/// Why a recording is not deleted.
+#[derive(Debug, thiserror::Error)]
+enum EraseError {
+    #[error("{0}")]
+    Store(#[from] object_store::Error),
+    #[error("the store says nothing for {SAID_WITHIN:?}")]
+    Silent,
+    #[error(transparent)]
+    Put(#[from] PutError),
+    #[error("the spool: {0}")]
+    Spool(#[from] io::Error),
+}
+
+/// Whether an object under a recording's folder is the recording's: another one may lie in a folder below, by another
+/// wording of the prefix.
+fn is_ours(tail: &str) -> bool {
+    match tail.split_once('/') {
+        None => tail != DELETED,
+        Some((folder, _)) => {
+            folder.ends_with("-webcam") || folder.ends_with("-screenshare") || folder.ends_with("-audio")
+        }
+    }
+}
+
+/// Removes from a folder of a store what no listing tells of: what a death in the middle of a put left, and empty folders.
+fn sweep(folder: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned()))?;
+        match path.is_dir() {
+            true if is_ours(&format!("{name}/")) => std::fs::remove_dir_all(&path)?,
+            false if is_ours(&name) => std::fs::remove_file(&path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What the spool has of recordings that are to be deleted.
+pub(super) fn erasures(spool: &Path) -> Vec<Erasure> {
+    let files = std::fs::read_dir(spool.join(ERASING)).into_iter().flatten().flatten();
+    let read = |path: PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
+    files.filter_map(|entry| read(entry.path())).collect()
+}
+
+impl Pipeline {
+    /// Deletes a recording. Returns once that is sure to happen; `false` where there is no such recording.
+    ///
+    /// # Errors
+    /// When the store does not say what it has, or the spool does not keep that it is to be deleted.
+    pub async fn erase(self: &Arc<Self>, name: &Name) -> Result<bool, StoredError> {
+        if self.registry.is_deleted(name) {
+            return Ok(true);
+        }
+        let (prefix, spool) = match self.registry.get(name) {
+            // Nobody knows yet whether the name is its own.
+            Some(recording) if recording.is_unsure() => return Err(StoredError::Silent),
+            Some(recording) => (recording.prefix(), Some(folder_of(&recording))),
+            None => match self.place_of(name).await? {
+                Some(prefix) => (Some(prefix), None),
+                None => return Ok(false),
+            },
+        };
+        self.begin_to_erase(name, prefix, spool.unwrap_or_else(|| name.spool_folder())).await?;
+        Ok(true)
+    }
+
+    /// Deletes a recording that is here and that nobody wants any more: the one of its name was deleted, from this folder.
+    ///
+    /// # Errors
+    /// When the spool does not keep that it is to be deleted.
+    pub(super) async fn erase_this(self: &Arc<Self>, recording: &Recording, prefix: String) -> Result<(), StoredError> {
+        self.begin_to_erase(&recording.name(), Some(prefix), folder_of(recording)).await
+    }
+
+    async fn begin_to_erase(
+        self: &Arc<Self>,
+        name: &Name,
+        prefix: Option<String>,
+        spool: String,
+    ) -> Result<(), StoredError> {
+        let Name { tenant, id } = name.clone();
+        let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool };
+        let path = self.erasure_path(&erasure);
+        let text = serde_json::to_vec_pretty(&erasure).expect("an erasure is plain data");
+        let kept = move || {
+            let folder = path.parent().unwrap_or(&path);
+            std::fs::create_dir_all(folder)?;
+            write_whole(&path, &text)?;
+            std::fs::File::open(folder)?.sync_all()
+        };
+        tokio::task::spawn_blocking(kept).await.unwrap_or_else(|error| Err(error.into()))?;
+        self.go_on_erasing(erasure);
+        Ok(())
+    }
+
+    /// The folder in the store of a recording that is not here, readable or not.
+    async fn place_of(&self, name: &Name) -> Result<Option<String>, StoredError> {
+        if let Some(entry) = self.ended_entry(name).await? {
+            return Ok(Some(entry.prefix));
+        }
+        Ok(match self.stored(name).await? {
+            Stored::Live(entry) => Some(entry.prefix().to_owned()),
+            Stored::Ended(manifest) => Some(manifest.folder()),
+            Stored::Deleted(prefix) => Some(prefix),
+            Stored::Nothing | Stored::Other => None,
+        })
+    }
+
+    fn erasure_path(&self, erasure: &Erasure) -> PathBuf {
+        self.config.spool.join(ERASING).join(format!("{}.json", erasure.name().spool_folder()))
+    }
+
+    /// Deletes, beside everything else.
+    pub(super) fn go_on_erasing(self: &Arc<Self>, erasure: Erasure) {
+        // From here on nothing is opened for it.
+        self.registry.note_deleted(&erasure.name());
+        let pipeline = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut stop = pipeline.stop.listen();
+            tokio::select! {
+                () = pipeline.erase_for_good(erasure) => {}
+                () = stop.wait() => {}
+            }
+        });
+    }
+
+    async fn erase_for_good(self: &Arc<Self>, mut erasure: Erasure) {
+        let name = erasure.name();
+        if let Some(recording) = self.registry.get(&name) {
+            recording.ask_to_delete();
+            recording.left().await;
+            // It may have got its folder since it was asked for.
+            erasure.prefix = recording.prefix().or(erasure.prefix);
+        }
+        let mut wait = RETRY_FIRST;
+        while let Err(error) = self.try_to_erase(&erasure).await {
+            tracing::warn!(recording = name.id, %error, again_in = ?wait, "cannot delete a recording yet");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_LAST);
+        }
+        tracing::info!(recording = name.id, tenant = name.tenant, "recording deleted");
+    }
+
+    async fn try_to_erase(&self, erasure: &Erasure) -> Result<(), EraseError> {
+        match self.remove_from_spool(self.spool_of(&erasure.spool)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        if let Some(prefix) = &erasure.prefix {
+            // What was on its way when its upload ended may land behind a look.
+            while self.erase_folder(prefix).await? > 0 {}
+            if let Some(root) = Objects::folder(&self.config.store) {
+                let folder = root.join(prefix);
+                tokio::task::spawn_blocking(move || sweep(&folder)).await.unwrap_or_else(|error| Err(error.into()))?;
+            }
+            let deleted = serde_json::json!({
+                "schema": SCHEMA, "recording_id": erasure.recording_id, "tenant": erasure.tenant,
+                "state": State::Deleted, "deleted_at": rfc3339(self.clock.unix()),
+            });
+            let key = Key::parse(format!("{prefix}/{DELETED}")).map_err(object_store::Error::from)?;
+            self.objects.put(&key, format!("{deleted:#}\n").into_bytes()).await?;
+        }
+        let (mark, state) = (String::new(), State::Deleted);
+        let Name { tenant, id: recording_id } = erasure.name();
+        let prefix = erasure.prefix.clone().unwrap_or_default();
+        self.put_ended(&EndedEntry { schema: SCHEMA, recording_id, tenant, mark, prefix, state }).await?;
+        tokio::fs::remove_file(self.erasure_path(erasure)).await?;
+        Ok(())
+    }
+
+    /// Deletes what a recording has in its folder of the store; gives how many objects that were.
+    async fn erase_folder(&self, prefix: &str) -> Result<usize, EraseError> {
+        let root = Key::parse(prefix).map_err(object_store::Error::from)?;
+        let store = &self.objects.store;
+        let ours = |meta: &object_store::ObjectMeta| {
+            let tail = meta.location.as_ref().strip_prefix(prefix).and_then(|tail| tail.strip_prefix('/'));
+            tail.is_some_and(is_ours)
+        };
+        let listed = store.list(Some(&root)).try_filter(|meta| std::future::ready(ours(meta)));
+        let delete = |meta: object_store::ObjectMeta| async move {
+            match tokio::time::timeout(SAID_WITHIN, store.delete(&meta.location)).await {
+                Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(1),
+                Ok(Err(error)) => Err(EraseError::Store(error)),
+                Err(_) => Err(EraseError::Silent),
+            }
+        };
+        let deleted = listed.map_err(EraseError::Store).map_ok(delete).try_buffer_unordered(DELETES);
+        deleted.try_fold(0, |sum, one| std::future::ready(Ok(sum + one))).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_a_recordings_folder_and_is_another_one_stays() {
+        for ours in ["recording.json", "events.jsonl", "1-webcam/video.mp4", "x1-screenshare/0-a/000000.m4s"] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for other in [DELETED, "other/recording.json", "other/1-webcam/video.mp4"] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Recordings are deleted, live and finished, by a call and by their age, and whatever dies meanwhile: no object, no spool
+//! file and no name of a participant is left anywhere.
+
+use std::collections::BTreeSet;
+
+use tilecast::media::Kind;
+
+use crate::bot::{Bot, Camera};
+use crate::harness::{Folders, Server, files, until};
+use crate::restarts::{FLAGS, playlist, send};
+
+const NAME: &str = "Participant 100";
+
+/// Every key of the store, but for signs of life.
+fn keys(folders: &Folders) -> BTreeSet<String> {
+    files(&folders.store()).into_keys().collect()
+}
+
+/// Which files have this text.
+fn grep(folders: &Folders, text: &str) -> Vec<String> {
+    let all = [folders.store(), folders.spool()].map(|folder| files(&folder)).into_iter().flatten();
+    let has = |path: &std::path::Path| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    all.filter(|(_, path)| has(path)).map(|(name, _)| name).collect()
+}
+
+/// Waits until nothing is left of a recording but that it was deleted.
+async fn gone(folders: &Folders, recording: &str) {
+    let left = BTreeSet::from([format!("_ended/_/{recording}.json"), format!("{recording}/deleted.json")]);
+    until(&format!("{recording} is gone"), || async {
+        let spool = files(&folders.spool()).into_keys().filter(|name| name != ".lock").count();
+        (keys(folders) == left && spool == 0).then_some(())
+    })
+    .await;
+    assert_eq!(grep(folders, NAME), Vec::<String>::new());
+    assert!(!folders.spool().join(recording).exists());
+}
+
+/// A meeting of two with a name each, some of it in the store.
+async fn meeting(server: &Server, recording: &str) -> Bot {
+    let mut bot = Bot::connect(&server.ws()).await;
+    bot.send_event(recording, 100, "join", 0.0).await;
+    let cameras = [Camera::new(1, Kind::Webcam), Camera::new(2, Kind::Webcam)];
+    send(&mut bot, recording, &cameras, 0..14).await;
+    until("some of it is in the store", || async {
+        (playlist(&server.folders, recording, "101-webcam").matches(".m4s").count() >= 2).then_some(())
+    })
+    .await;
+    assert!(!grep(&server.folders, NAME).is_empty(), "the name is what is looked for");
+    bot
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_recording_goes_from_everywhere_and_what_still_comes_is_counted() {
+    const RECORDING: &str = "unwanted";
+    let folders = Folders::new();
+    let server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let mut bot = meeting(&server, RECORDING).await;
+    let path = format!("/api/v1/recordings/{RECORDING}");
+    assert_eq!(server.delete(&path).await.status, 202);
+    assert_eq!(server.delete(&path).await.status, 202, "once more changes nothing");
+    send(&mut bot, RECORDING, &[Camera::new(1, Kind::Webcam)], 14..20).await;
+    bot.send_event(RECORDING, 100, "leave", 11.0).await;
+    gone(&folders, RECORDING).await;
+    let deleted = "tilecast_captures_discarded_total{kind=\"webcam\",reason=\"deleted\"}";
+    assert_eq!(server.metrics().await.get(deleted), 6.0);
+    assert_eq!(server.get(&path).await.status, 404);
+    assert_eq!(server.get(&format!("/media/{RECORDING}/100-webcam/index.m3u8")).await.status, 404);
+    assert_eq!(server.get("/api/v1/recordings").await.json()["recordings"], serde_json::json!([]));
+    assert_eq!(server.delete("/api/v1/recordings/never-was").await.status, 404);
+    // Another one is not touched by it.
+    let mut other = Bot::connect(&server.ws()).await;
+    send(&mut other, "wanted", &[Camera::new(1, Kind::Webcam)], 0..6).await;
+    assert_eq!(server.finish("wanted").await.tracks[0].ledger.encoded, 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finished_one_goes_through_a_kill_right_after_the_answer() {
+    for (recording, live) in [("finished", false), ("still-live", true)] {
+        let folders = Folders::new();
+        let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+        let bot = meeting(&server, recording).await;
+        if !live {
+            server.finish(recording).await;
+        }
+        assert_eq!(server.delete(&format!("/api/v1/recordings/{recording}")).await.status, 202);
+        server.kill().await;
+        drop(bot);
+        let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+        gone(&folders, recording).await;
+        // And by one that knows of it from the store alone.
+        assert_eq!(server.terminate().await.code(), Some(0));
+        std::fs::remove_dir_all(folders.spool()).unwrap();
+        let server = Server::start_in(&folders, &FLAGS, &[]).await;
+        let mut bot = Bot::connect(&server.ws()).await;
+        send(&mut bot, recording, &[Camera::new(1, Kind::Webcam)], 0..6).await;
+        let metrics = server.metrics().await;
+        assert_eq!(metrics.get("tilecast_captures_discarded_total{kind=\"webcam\",reason=\"deleted\"}"), 6.0);
+        gone(&folders, recording).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_its_age() {
+    const RECORDING: &str = "old";
+    let folders = Folders::new();
+    let flags = [&FLAGS[..], &["--retention", "4s"]].concat();
+    let server = Server::start_in(&folders, &flags, &[]).await;
+    drop(meeting(&server, RECORDING).await);
+    server.finish(RECORDING).await;
+    assert!(folders.manifest(RECORDING).is_some());
+    gone(&folders, RECORDING).await;
+    // Its last trace goes after as long again.
+    until("nothing at all is left", || async { keys(&folders).is_empty().then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_to_be_stored_of_a_participant_is_nowhere() {
+    let folders = Folders::new();
+    let mut server =
+        Server::start_in(&folders, &[&FLAGS[..], &["--participant-fields", "id,is_host"]].concat(), &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    bot.send_event("nameless", 100, "join", 0.0).await;
+    send(&mut bot, "nameless", &[Camera::new(1, Kind::Webcam)], 0..8).await;
+    server.drained("nameless").await;
+    assert_eq!(grep(&folders, NAME), Vec::<String>::new());
+    let manifest = server.finish("nameless").await;
+    assert_eq!((manifest.tracks[0].participant.id.as_str(), &manifest.tracks[0].participant.name), ("100", &None));
+    assert_eq!(grep(&folders, NAME), Vec::<String>::new(), "nor in events or MP4");
+    assert_eq!(server.terminate().await.code(), Some(0));
+}

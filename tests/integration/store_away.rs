@@ -1,0 +1,103 @@
+//! The store is away or says nothing when bots come: what they send is kept in the spool, and lands later, under a name
+//! that nothing has.
+
+use tilecast::media::Kind;
+use tilecast::pipeline::store::manifest::{Manifest, State};
+
+use crate::bot::{Bot, Camera};
+use crate::harness::{Folders, Server, until};
+use crate::playback::check_finished;
+use crate::restarts::{FLAGS, send};
+
+/// Takes the store away and gives it back: an entry that cannot be read as a file.
+struct Away(std::path::PathBuf);
+
+impl Away {
+    fn of(folders: &Folders) -> Away {
+        let root = folders.store().join("_ended");
+        if root.exists() {
+            std::fs::rename(&root, root.with_extension("hidden")).unwrap();
+        }
+        std::os::unix::fs::symlink(&root, &root).unwrap();
+        Away(root)
+    }
+
+    fn comes_back(self) {
+        std::fs::remove_file(&self.0).unwrap();
+        let hidden = self.0.with_extension("hidden");
+        if hidden.exists() {
+            std::fs::rename(hidden, &self.0).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_bots_are_kept_in_the_spool_and_land_when_it_is_back() {
+    const RECORDING: &str = "while-away";
+    let folders = Folders::new();
+    let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let away = Away::of(&folders);
+    let camera = [Camera::new(1, Kind::Webcam)];
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &camera, 0..11).await;
+    let live = server.recording(RECORDING).await;
+    assert_eq!(live["state"], "live");
+    until("the API says why nothing lands", || async {
+        server.recording(RECORDING).await["now"]["last_error"].is_string().then_some(())
+    })
+    .await;
+    assert!(!folders.recording(RECORDING).exists(), "nothing is put anywhere");
+    // A death in the middle of it costs nothing either, but what is in no part yet.
+    server.drained(RECORDING).await;
+    server.kill().await;
+    let server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &camera, 11..20).await;
+    assert_eq!(server.metrics().await.sum("tilecast_sockets_refused_total"), 0.0);
+    away.comes_back();
+    let manifest = server.finish(RECORDING).await;
+    let shown = check_finished(&folders, &manifest);
+    let missing = shown["100-webcam"].iter().filter(|shown| shown.number().is_none()).count();
+    assert!(missing <= 2, "what was in no part when it died: {missing}");
+    assert_eq!(manifest.continues, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_finished_before_is_not_touched_and_what_came_is_the_next() {
+    const RECORDING: &str = "twice";
+    let folders = Folders::new();
+    let camera = [Camera::new(1, Kind::Webcam)];
+    let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &camera, 0..8).await;
+    server.finish(RECORDING).await;
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let bytes = || -> Vec<_> {
+        let files = crate::harness::files(&folders.recording(RECORDING));
+        files.into_iter().map(|(name, path)| (name, std::fs::read(path).unwrap())).collect()
+    };
+    let before = bytes();
+
+    let away = Away::of(&folders);
+    let server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &camera, 8..16).await;
+    // Asked to end while nobody knows its name: its media end, and the rest waits.
+    assert_eq!(server.post(&format!("/api/v1/recordings/{RECORDING}/finish")).await.status, 202);
+    until("it is being finished", || async {
+        (server.manifest(RECORDING).await.state == State::Finishing).then_some(())
+    })
+    .await;
+    away.comes_back();
+    let again = format!("{RECORDING}~2");
+    let manifest = until("it has landed", || async {
+        let answer = server.get(&format!("/api/v1/recordings/{again}")).await;
+        let manifest: Manifest = serde_json::from_slice(&answer.body).ok()?;
+        (manifest.state == State::Finished).then_some(manifest)
+    })
+    .await;
+    assert_eq!((manifest.continues.as_deref(), manifest.tracks[0].ledger.encoded), (Some(RECORDING), 8));
+    check_finished(&folders, &manifest);
+    assert!(bytes() == before, "the first one was changed");
+    assert_eq!(server.manifest(RECORDING).await.tracks[0].ledger.encoded, 8);
+}
