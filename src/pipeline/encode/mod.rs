@@ -3,6 +3,7 @@
 pub mod canvas;
 pub mod filler;
 pub mod nal;
+pub mod skip;
 #[cfg(test)]
 mod testing;
 pub mod x264;
@@ -57,7 +58,7 @@ pub trait Encoder: Send {
     /// Encodes a picture, which must be of the canvas's size. The first is an IDR, asked for or not.
     fn encode(&mut self, picture: &Picture, idr: bool) -> Result<AccessUnit, EncodeError>;
 
-    /// Encodes the picture of the last call again. An error before the first picture.
+    /// Shows the last picture again: bit by bit the same, unless an IDR is asked for. An error before the first picture.
     fn repeat(&mut self, idr: bool) -> Result<AccessUnit, EncodeError>;
 
     /// The parameter sets that every access unit refers to.

@@ -5,6 +5,7 @@
 use ffmpeg_next as ff;
 
 use super::nal;
+use super::skip::Skips;
 use super::{EncodeError, Encoder, EncoderSettings};
 use crate::ffmpeg::{self, Surface};
 use crate::media::{AccessUnit, Canvas, ParameterSets, Picture};
@@ -22,6 +23,7 @@ pub struct X264 {
     surface: Surface,
     canvas: Canvas,
     sets: ParameterSets,
+    skips: Skips,
     options: String,
     /// Pictures sent, and so the time of the next one.
     sent: i64,
@@ -56,9 +58,11 @@ impl X264 {
         }
         let sets = nal::parameter_sets(ffmpeg::extradata(&encoder))
             .ok_or(EncodeError::ParameterSets("not one SPS and one PPS"))?;
+        let skips =
+            Skips::of(&sets, canvas).ok_or(EncodeError::ParameterSets("not those of the pinned options"))?;
         let surface = Surface::new(canvas.width, canvas.height).map_err(failed)?;
         let options = format!("libx264 {}", join(&options, " "));
-        Ok(X264 { encoder, surface, canvas, sets, options, sent: 0 })
+        Ok(X264 { encoder, surface, canvas, sets, skips, options, sent: 0 })
     }
 
     /// Bytes of memory that an open encoder of this canvas takes, by any preset: 6.1 MB measured at 640x360, 21 MB at
@@ -109,7 +113,7 @@ impl X264 {
                 packet.size()
             )));
         }
-        Ok(unit)
+        Ok(self.skips.renumber(unit))
     }
 
     fn load(&mut self, picture: &Picture) -> Result<(), EncodeError> {
@@ -132,7 +136,8 @@ impl Encoder for X264 {
         if self.sent == 0 {
             return Err(EncodeError::Failed("nothing to repeat before the first picture".to_owned()));
         }
-        self.unit(idr)
+        // x264 takes 0.7 ms to find out that nothing changed, at 640x360, and 3 ms at 1280x720.
+        if idr { self.unit(true) } else { Ok(self.skips.unit()) }
     }
 
     fn parameter_sets(&self) -> &ParameterSets {
