@@ -27,7 +27,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// A half received message is looked at this often within --message-timeout, and so is cut at most two looks late.
 const HALF_LOOKS: u32 = 8;
 /// What one read takes at most: small, for an idle socket keeps a buffer of this size.
-const READ_BUFFER: usize = 32 * 1024;
+const READ_BUFFER: usize = 64 * 1024;
 
 /// While new bots are refused, a socket that was let in must say within this time which recording it is for.
 const JUDGED_WITHIN: Duration = Duration::from_secs(5);
@@ -189,7 +189,7 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
     let mut check = tokio::time::interval((limit / HALF_LOOKS).max(Duration::from_millis(20)));
     let limit = Micros::from(limit);
     let mut half_since: Option<Micros> = None;
-    wire.forget();
+    wire.upgraded();
     let mut judgement = std::pin::pin!(tokio::time::sleep(JUDGED_WITHIN));
     loop {
         session.socket().reads(wire.half_received() > 0, app.pipeline.clock.mono());
@@ -211,16 +211,24 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
         wire.message_taken(message.as_ref().map_or(0, length));
         half_since = None;
         session.socket().hears();
-        let text: Bytes = match message {
-            Ok(Message::Text(text)) => text.into(),
-            Ok(Message::Binary(bytes)) => bytes,
-            Ok(Message::Ping(_) | Message::Pong(_)) => continue,
-            Ok(Message::Close(_)) => return None,
+        let message = match message {
+            Ok(message) => message,
             Err(error) => return close_for(app, error),
         };
-        let accepted = match session.accept(&text, false) {
+        let bytes: Bytes = match &message {
+            Message::Text(text) => text.clone().into(),
+            Message::Binary(bytes) => bytes.clone(),
+            Message::Ping(_) | Message::Pong(_) => continue,
+            Message::Close(_) => return None,
+        };
+        // Of a text message it is known already.
+        let text = match &message {
+            Message::Text(text) => Some(text.as_str()),
+            _ => std::str::from_utf8(&bytes).ok(),
+        };
+        let accepted = match session.accept(text, &bytes, false) {
             Accepted::LookUp(id) => match app.pipeline.look_up(&id).await {
-                Ok(()) => session.accept(&text, true),
+                Ok(()) => session.accept(text, &bytes, true),
                 Err(_) => {
                     app.pipeline.metrics.socket_refused("store");
                     Accepted::Close(

@@ -107,44 +107,44 @@ impl Session {
         Some(Accepted::Close(TRY_AGAIN_LATER, full.name()))
     }
 
-    /// Takes one message. `text` is the whole of it. `looked_up`: the store was asked for its recording.
-    pub fn accept(&mut self, text: &Bytes, looked_up: bool) -> Accepted {
+    /// Takes one message: its bytes, and the same as text where they are UTF-8. `looked_up`: the store was asked for its
+    /// recording.
+    pub fn accept(&mut self, text: Option<&str>, bytes: &Bytes, looked_up: bool) -> Accepted {
         let start = self.pipeline.clock.mono();
-        self.pipeline.metrics.bytes_received.inc_by(text.len() as u64);
-        let accepted =
-            match std::str::from_utf8(text).map_err(|_| None).and_then(|text| protocol::parse(text).map_err(Some)) {
-                Ok(message) => {
-                    self.log_first(&message, text.len());
-                    let context = match &message {
-                        Message::Picture(message) => Some(&message.context),
-                        Message::Participant(message) => Some(&message.context),
-                        Message::Other(_) => None,
-                    };
-                    if let Some(refused) = context.and_then(|context| self.is_refused(context)) {
-                        return refused;
+        self.pipeline.metrics.bytes_received.inc_by(bytes.len() as u64);
+        let accepted = match text.ok_or(None).and_then(|text| protocol::parse(text).map_err(Some)) {
+            Ok(message) => {
+                self.log_first(&message, bytes.len());
+                let context = match &message {
+                    Message::Picture(message) => Some(&message.context),
+                    Message::Participant(message) => Some(&message.context),
+                    Message::Other(_) => None,
+                };
+                if let Some(refused) = context.and_then(|context| self.is_refused(context)) {
+                    return refused;
+                }
+                match message {
+                    Message::Picture(message) => match self.unknown(&message.context, looked_up) {
+                        Some(id) => Accepted::LookUp(id),
+                        None => self.picture(*message, bytes, start),
+                    },
+                    Message::Participant(message) => {
+                        if let Some(id) = self.unknown(&message.context, looked_up) {
+                            return Accepted::LookUp(id);
+                        }
+                        if let Some(recording) = self.recording(&message.context) {
+                            recording.participant_event(&message, self.pipeline.config.store_chat);
+                        }
+                        Accepted::Offers(Vec::new())
                     }
-                    match message {
-                        Message::Picture(message) => match self.unknown(&message.context, looked_up) {
-                            Some(id) => Accepted::LookUp(id),
-                            None => self.picture(*message, text, start),
-                        },
-                        Message::Participant(message) => {
-                            if let Some(id) = self.unknown(&message.context, looked_up) {
-                                return Accepted::LookUp(id);
-                            }
-                            if let Some(recording) = self.recording(&message.context) {
-                                recording.participant_event(&message, self.pipeline.config.store_chat);
-                            }
-                            Accepted::Offers(Vec::new())
-                        }
-                        Message::Other(event) => {
-                            self.pipeline.metrics.ignored(&event);
-                            Accepted::Offers(Vec::new())
-                        }
+                    Message::Other(event) => {
+                        self.pipeline.metrics.ignored(&event);
+                        Accepted::Offers(Vec::new())
                     }
                 }
-                Err(error) => self.reject(error.as_ref(), text.len()),
-            };
+            }
+            Err(error) => self.reject(error.as_ref(), bytes.len()),
+        };
         self.pipeline.metrics.took(Stage::Parse, self.pipeline.clock.mono() - start);
         accepted
     }
