@@ -117,17 +117,25 @@ pub struct Config {
     #[arg(long, env = "TILECAST_CANVAS_MAX", default_value = "1920x1080", value_parser = parse_size, value_name = "WxH")]
     pub canvas_max: Canvas,
 
-    /// H.264 quality: constant rate factor, lower is better
+    /// H.264 quality of webcams: constant rate factor, lower is better
     #[arg(long, env = "TILECAST_QUALITY", default_value_t = 23, value_parser = clap::value_parser!(u8).range(10..=40), value_name = "CRF")]
     pub quality: u8,
 
-    /// The quantiser never falls below this
+    /// The quantiser of webcams never falls below this
     #[arg(long, env = "TILECAST_QPMIN", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=40), value_name = "QP")]
     pub qpmin: u8,
 
     /// x264 preset, ultrafast to medium
     #[arg(long, env = "TILECAST_PRESET", default_value = "superfast", value_name = "NAME")]
     pub preset: String,
+
+    /// H.264 quality of screenshares
+    #[arg(long, env = "TILECAST_SCREEN_QUALITY", default_value_t = 23, value_parser = clap::value_parser!(u8).range(10..=40), value_name = "CRF")]
+    pub screen_quality: u8,
+
+    /// The quantiser of screenshares never falls below this
+    #[arg(long, env = "TILECAST_SCREEN_QPMIN", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=40), value_name = "QP")]
+    pub screen_qpmin: u8,
 
     /// Largest message of a bot
     #[arg(long, env = "TILECAST_MESSAGE_MAX", default_value = "8MiB", value_parser = parse_bytes, value_name = "SIZE")]

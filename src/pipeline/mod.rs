@@ -110,13 +110,10 @@ impl Pipeline {
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<(Arc<Pipeline>, Threads), String> {
         let metrics = Arc::new(Metrics::new());
         let grid = config.grid().map_err(|error| error.to_string())?;
-        let encoder = EncoderSettings {
-            preset: config.preset.clone(),
-            crf: config.quality,
-            qpmin: config.qpmin,
-            fps: config.fps,
-        };
-        encode::x264::check(&encoder).map_err(|error| error.to_string())?;
+        for encoder in EncoderSettings::of(&config) {
+            encode::x264::check(&encoder).map_err(|error| error.to_string())?;
+            encode::x264::check(&encoder.cheaper()).map_err(|error| error.to_string())?;
+        }
         std::fs::create_dir_all(&config.spool)
             .map_err(|error| format!("--spool {}: cannot make the folder: {error}", config.spool.display()))?;
         let space = Arc::new(Space::new(config.spool.clone(), config.spool_quota));
@@ -154,7 +151,7 @@ impl Pipeline {
             budget: Budget::new(in_flight),
             objects,
             registry: Registry::default(),
-            settings: RecordingSettings::new(&config, grid, encoder),
+            settings: RecordingSettings::new(&config, grid),
             lists,
             space,
             lane_memory,
@@ -254,6 +251,7 @@ impl Pipeline {
         let track = keys::track(participant_id, kind);
         let settings = TrackSettings {
             rules: recording.settings.rules(kind),
+            encoder: recording.settings.encoder(kind).clone(),
             kept: Arc::clone(&recording.kept),
             recording: recording.settings.clone(),
             spool: TrackSpool {

@@ -185,6 +185,7 @@ mod tests {
             let settings = RecordingSettings {
                 grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
                 encoder: EncoderSettings::default(),
+                screen: None,
                 canvas_max: Canvas { width: 1920, height: 1080 },
                 fill: crate::config::Fill::Black,
                 live_fill: Micros::from_secs(600),

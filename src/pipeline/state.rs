@@ -26,8 +26,11 @@ pub const STATE: &str = "state.json";
 pub struct RecordingSettings {
     /// Ticks, parts, segments.
     pub grid: Grid,
-    /// What encoders are opened with.
+    /// What encoders are opened with, those of screenshares apart.
     pub encoder: EncoderSettings,
+    /// What those of screenshares are opened with; recordings of earlier versions have none of their own.
+    #[serde(default)]
+    pub screen: Option<EncoderSettings>,
     /// Larger pictures are scaled down to this.
     pub canvas_max: Canvas,
     /// What a gap shows.
@@ -44,16 +47,26 @@ pub struct RecordingSettings {
 
 impl RecordingSettings {
     /// What the options say.
-    pub fn new(config: &Config, grid: Grid, encoder: EncoderSettings) -> RecordingSettings {
+    pub fn new(config: &Config, grid: Grid) -> RecordingSettings {
+        let [encoder, screen] = EncoderSettings::of(config);
         RecordingSettings {
             grid,
             encoder,
+            screen: Some(screen),
             canvas_max: config.canvas_max,
             fill: config.fill,
             live_fill: config.live_fill.into(),
             settle: config.settle.into(),
             hold_webcam: config.hold_webcam.into(),
             hold_screenshare: config.hold_screenshare.into(),
+        }
+    }
+
+    /// What a track's encoders are opened with.
+    pub fn encoder(&self, kind: Kind) -> &EncoderSettings {
+        match kind {
+            Kind::Screenshare => self.screen.as_ref().unwrap_or(&self.encoder),
+            Kind::Webcam => &self.encoder,
         }
     }
 

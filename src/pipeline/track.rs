@@ -67,7 +67,7 @@ pub struct TrackWriter {
 impl TrackWriter {
     /// A track without pictures.
     pub fn new(settings: TrackSettings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> TrackWriter {
-        let (encoder, now, counts) = (settings.recording.encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
+        let (encoder, now, counts) = (settings.encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
         TrackWriter {
             units: UnitMaker::new(
                 encoder,

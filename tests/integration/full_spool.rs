@@ -85,6 +85,7 @@ async fn forty_tracks_are_taken_up_with_their_books() {
             settings: RecordingSettings {
                 grid: GRID,
                 encoder: EncoderSettings::default(),
+                screen: None,
                 canvas_max: Canvas { width: 1920, height: 1080 },
                 fill: Fill::Black,
                 live_fill: Micros::from_secs(600),

@@ -71,7 +71,7 @@ impl Keeper {
         let folder = format!("{}/{}", self.recording.key, lane.track);
         let Some(published) = self.tracks.get(&lane.track) else { return true };
         let job = AssembleJob {
-            encoder: self.recording.settings.encoder.clone(),
+            encoder: self.recording.settings.encoder(lane.kind).clone(),
             segment_ticks: self.recording.grid.segment_ticks,
             fill: self.recording.settings.fill,
             dir: dir.clone(),
