@@ -33,6 +33,9 @@ pub struct SimulateArgs {
     /// Pixels of the pictures.
     #[arg(long, default_value = "640x360", value_parser = parse_size)]
     pub size: (u32, u32),
+    /// Each picture is sent this many times, under new timestamps: slides, or nobody moves.
+    #[arg(long, default_value_t = 1)]
+    pub still: u32,
     /// Timestamps are off by up to this much either way.
     #[arg(long, default_value = "0", value_parser = parse_duration)]
     pub jitter: Duration,
@@ -88,6 +91,11 @@ impl SimulateArgs {
         let indices = self.camera_off.iter().map(|off| off.participant).chain(self.join.iter().map(|j| j.participant));
         if let Some(index) = indices.into_iter().find(|&index| index >= self.participants) {
             return wrong(format!("participant {index} does not exist: they count from 0"));
+        }
+        if self.still == 0 || (self.still > 1 && self.read_back.is_some()) {
+            return wrong(
+                "--still must be 1 or more, and 1 with --read-back, which knows pictures by their numbers".into(),
+            );
         }
         if !(0.0..=1000.0).contains(&self.speed) {
             return wrong("--speed must lie between 0 and 1000".into());

@@ -145,6 +145,7 @@ pub async fn simulate(
             origin: Micros((now.as_micros() as i64 + spread as i64) / 1000 * 1000),
             speed: args.speed,
             redial_delay: args.redial_delay,
+            still: args.still,
             messages: plan(&options, index),
             pictures: pictures.clone(),
         };
