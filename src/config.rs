@@ -138,7 +138,7 @@ pub struct Config {
     pub screen_qpmin: u8,
 
     /// Largest message of a bot
-    #[arg(long, env = "TILECAST_MESSAGE_MAX", default_value = "8MiB", value_parser = parse_bytes, value_name = "SIZE")]
+    #[arg(long, env = "TILECAST_MESSAGE_MAX", default_value = "16MiB", value_parser = parse_bytes, value_name = "SIZE")]
     pub message_max: u64,
 
     /// How often a bot is pinged
@@ -156,6 +156,10 @@ pub struct Config {
     /// A message must be complete within this time
     #[arg(long, env = "TILECAST_MESSAGE_TIMEOUT", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub message_timeout: Duration,
+
+    /// Connections that are open at a time; further ones are closed at once [default: half of the open files that the process may have]
+    #[arg(long, env = "TILECAST_CONNECTIONS_MAX", value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub connections_max: Option<u32>,
 
     /// New bots are refused from this share of what the workers can do on; ten percent below it encoders become cheaper
     #[arg(long, env = "TILECAST_LOAD_MAX", default_value = "90%", value_parser = parse_percent, value_name = "SHARE")]
@@ -188,6 +192,10 @@ pub struct Config {
     /// Recordings of one socket
     #[arg(long, env = "TILECAST_SOCKET_RECORDINGS_MAX", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub socket_recordings_max: u32,
+
+    /// Open lanes of one socket, all its recordings together
+    #[arg(long, env = "TILECAST_SOCKET_LANES_MAX", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub socket_lanes_max: u32,
 
     /// Threads that decode [default: one per core]
     #[arg(long, env = "TILECAST_INGEST_WORKERS", value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]

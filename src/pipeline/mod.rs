@@ -44,7 +44,7 @@ use crate::media::{Kind, Micros};
 use crate::metrics::Metrics;
 use crate::shutdown::{Stop, Stopped};
 
-use admission::Admission;
+use admission::{Admission, Level};
 use assembly::{ASSEMBLE_JOBS_MAX, Asked, AssembleJob, AssemblyError};
 use budget::{Budget, LaneCharge, LaneMemory};
 use encode::EncoderSettings;
@@ -201,6 +201,10 @@ impl Pipeline {
             // Ahead of its events: without it a start could not take them up.
             self.write_state(&recording, &recording.persistent());
             self.keep(Keeper::new(Arc::clone(self), Arc::clone(&recording)));
+            let level = self.lists.load.level();
+            if level != Level::Normal {
+                recording.overloaded(level, self.load_percent());
+            }
         }
         Some(recording)
     }

@@ -271,6 +271,11 @@ impl Session {
             let key = (id.clone(), message.participant.id.clone(), message.kind);
             let lane = match self.lanes.get(&key) {
                 Some(lane) => Arc::clone(lane),
+                None if self.lanes.len() >= self.pipeline.config.socket_lanes_max as usize => {
+                    recording.refuse(&message.participant, message.kind, Refused::Socket);
+                    self.pipeline.metrics.lane_refused(Refused::Socket.name());
+                    return None;
+                }
                 None => match self.pipeline.open_lane(&recording, &message.participant, message.kind, header) {
                     Ok(lane) => Arc::clone(self.lanes.entry(key).or_insert(lane)),
                     Err(Refused::Finished) => continue,

@@ -14,7 +14,7 @@ use crate::media::{Canvas, Grid, Kind, Micros};
 use super::encode::EncoderSettings;
 use super::ingest::protocol::Participant;
 use super::store::journal::SPOOL_VERSION;
-use super::store::manifest::State;
+use super::store::manifest::{Overload, State};
 use super::timeline::Rules;
 use super::timeline::clock::Origin;
 
@@ -111,6 +111,9 @@ pub struct RecordingState {
     /// after a track's last part.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub books: BTreeMap<String, Ledger>,
+    /// When it was touched by overload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overload: Vec<Overload>,
 }
 
 /// Whether a recording's state, with the time of tick 0 in it, is in the spool: without it no start takes up what a lane

@@ -54,6 +54,9 @@ pub struct SimulateArgs {
     /// A participant joins late, in seconds: `1:12.5`. May be repeated.
     #[arg(long, value_name = "P:AT", value_parser = parse_join)]
     pub join: Vec<Join>,
+    /// Everybody sends at the same instants. Else bots and participants take turns within the half second
+    #[arg(long)]
+    pub in_phase: bool,
     /// The same seed gives the same meeting.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -114,6 +117,7 @@ impl SimulateArgs {
             late: self.late,
             camera_off: self.camera_off.clone(),
             joins: self.join.clone(),
+            in_phase: self.in_phase,
             seed: self.seed,
         })
     }
@@ -178,7 +182,7 @@ mod tests {
     #[test]
     fn a_line_becomes_a_plan() {
         let words = "--bots 2 --participants 3 --screenshares 1 --duration 90s --jitter 50ms --duplicates 1% \
-                     --reorder 0.5% --late 4 --camera-off 0:10-25 --camera-off 1:3.5-4 --join 2:12.5 --seed 9";
+                     --reorder 0.5% --late 4 --camera-off 0:10-25 --camera-off 1:3.5-4 --join 2:12.5 --in-phase --seed 9";
         let options = parse(words).unwrap().plan_options().unwrap();
         let off = |participant, from, to| CameraOff { participant, from: Micros(from), to: Micros(to) };
         let expected = PlanOptions {
@@ -191,6 +195,7 @@ mod tests {
             late: 4,
             camera_off: vec![off(0, 10_000_000, 25_000_000), off(1, 3_500_000, 4_000_000)],
             joins: vec![Join { participant: 2, at: Micros(12_500_000) }],
+            in_phase: true,
             seed: 9,
         };
         assert_eq!(options, expected);

@@ -113,7 +113,7 @@ impl Bench {
         let decoded = Some(Decoded { picture, png_bytes: 1, same: false });
         self.lane.pending.fetch_add(1, SeqCst);
         let charge = self.budget.charge(1).await;
-        assert!(self.lane.pictures.offer(Arrived { capture, decoded, charge }).is_ok());
+        assert!(self.lane.pictures.offer(Arrived { capture, decoded, charge, since: Micros(0) }).is_ok());
     }
 
     fn obey(&self, order: Order) {
