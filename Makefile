@@ -2,8 +2,10 @@
 # How long `make chaos` is, and which plan it follows.
 KILLS ?= 200
 SEED ?= 1
+# How long `make overload` keeps the machine too slow.
+SECONDS ?= 300
 
-.PHONY: help deps demo test chaos web build bench figures clean
+.PHONY: help deps demo test overload chaos web build bench figures clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +36,10 @@ test: deps web ## format, lints, documentation, every test
 chaos: deps web ## the long form of the chaos test: KILLS=200 SEED=1, about 5 s a kill
 	TILECAST_CHAOS_KILLS=$(KILLS) TILECAST_CHAOS_SEED=$(SEED) \
 	  cargo test --locked --test integration -- chaos::whatever --nocapture
+
+overload: deps web ## the long form of the overload test: SECONDS=300
+	TILECAST_OVERLOAD_SECONDS=$(SECONDS) \
+	  cargo test --locked --test integration -- slow_machine::three_times --nocapture
 
 bench: deps ## criterion benchmarks of the stages
 	cargo bench --locked

@@ -1,6 +1,8 @@
 #!/bin/sh
 # How many participants one core carries at 2 pictures a second without a loss, sender on the other core: more and more
-# of them until something is lost, held up or refused. Prints a Markdown table.
+# of them, the bots' phases spread, until something is lost, held up or refused; then seven tenths of the last number that
+# went well, with the phases spread, and with everybody sending at the same instants. Prints a Markdown table and the
+# number of participants. About 40 s a line.
 #
 #   benches/capacity.sh [FROM] [STEP] [SOURCE]     60 participants, 10 more each time, synthetic pictures
 set -eu
@@ -10,33 +12,55 @@ ON_SERVER="taskset -c 0" ON_SENDER="taskset -c 1"
 participants=${1:-60} step=${2:-10} source=${3:-synthetic}
 seconds=22
 
-machine
-echo
-echo "| participants | pictures | lost | CPU of the core | ms a picture | resident per lane, kB | sockets held, s | part delay p50, p99: below ms |"
-echo "|---|---|---|---|---|---|---|---|"
-while :; do
+try() { # participants, phases, options of simulate; a line of the table; sets $lost and $pictures
+    count=$1 phases=$2
+    shift 2
     # No refusal: it is to be seen what happens.
     start --load-max 100%
-    bots --bots $((participants / 10)) --participants 10 --duration "${seconds}s" --source "$source" --recording-id cap &
+    # Bots of at most ten participants each.
+    bots --bots $(((count + 9) / 10)) --participants $((count / ((count + 9) / 10))) --duration "${seconds}s" --source "$source" \
+        --recording-id cap "$@" &
     sender=$!
+    count=$((count / ((count + 9) / 10) * ((count + 9) / 10)))
     # Drawing pictures comes first.
-    until [ "$(metric tilecast_lanes)" = "$participants" ]; do sleep 0.2; done
+    until [ "$(metric tilecast_lanes)" = "$count" ]; do
+        kill -0 "$sender" 2>/dev/null || { echo "the sender ended: $(cat "$dir/sent")" >&2; exit 1; }
+        sleep 0.2
+    done
     # Encoders are opened in the first seconds.
     sleep 6
     snapshot
     before=$(cpu_ms) from=$(date +%s%N)
     sleep 10
     after=$(cpu_ms) wall=$((($(date +%s%N) - from) / 1000000))
-    rss=$(rss_kb) p50=$(delay 0.5) p99=$(delay 0.99)
+    rss=$(rss_kb) p50=$(delay 0.5) p95=$(delay 0.95) p99=$(delay 0.99)
     wait "$sender"
     drained
     pictures=$(metric tilecast_pictures_encoded_total)
     lost=$(discards)
-    awk -v p="$participants" -v n="$pictures" -v lost="$lost" -v cpu="$((after - before))" -v wall="$wall" -v rss="$rss" \
-        -v held="$(metric tilecast_socket_waited_seconds_total)" -v p50="$p50" -v p99="$p99" 'BEGIN {
-        printf "| %d | %d | %s | %.0f %% | %.2f | %d | %d | %s, %s |\n", p, n, lost, cpu * 100 / wall,
-            cpu / (p * 2 * wall / 1000), rss / p, held, p50, p99 }'
+    awk -v p="$count" -v phases="$phases" -v n="$pictures" -v lost="$lost" -v cpu="$((after - before))" -v wall="$wall" -v rss="$rss" \
+        -v held="$(metric tilecast_socket_waited_seconds_total)" -v delays="$p50, $p95, $p99" 'BEGIN {
+        printf "| %d | %s | %d | %s | %.0f %% | %.2f | %d | %.1f | %d | %s |\n", p, phases, n, lost, cpu * 100 / wall,
+            cpu / (p * 2 * wall / 1000), rss / 1000, rss / p / 1000, held, delays }'
     stop
-    [ "$lost" = none ] && [ "$pictures" -ge $((participants * seconds * 2)) ] || break
+    [ "$pictures" -ge $((count * seconds * 2)) ] || lost="$lost, not all came"
+}
+
+machine
+echo "source: $(basename "$source")"
+echo
+echo "| participants | phases | pictures | lost | CPU of the core | ms a picture | resident, MB | a lane, MB | sockets held, s | part delay p50, p95, p99: below ms |"
+echo "|---|---|---|---|---|---|---|---|---|---|"
+most=0
+while :; do
+    try "$participants" spread
+    [ "$lost" = none ] || break
+    most=$participants
     participants=$((participants + step))
 done
+if [ "$most" -gt 0 ]; then
+    try $((most * 7 / 10)) spread
+    try $((most * 7 / 10)) "the same" --in-phase
+fi
+echo
+echo "participants per core without a loss: $most"

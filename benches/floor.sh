@@ -1,7 +1,8 @@
 #!/bin/sh
 # What the server costs over the bare library calls: CPU per picture of the whole process, network to disk, all threads,
 # over that of one thread that only parses, decodes and encodes, on the same pictures, with as many encoders. Both by
-# turns, so that a noisy machine hits both. Prints a Markdown table with the median of the ratios.
+# turns, so that a noisy machine hits both. Then the server once more, its messages arriving in pieces of 16 kB. Prints a
+# Markdown table with the medians of the ratios.
 #
 #   benches/floor.sh [ROUNDS] [SOURCE ...]     5 rounds, synthetic pictures
 set -eu
@@ -14,22 +15,34 @@ lanes=50
 
 cargo bench --locked --quiet --bench floor --no-run 2>/dev/null
 machine
+whole() { # where bots dial: sets $server_ms
+    start
+    via=$1 bots --bots 5 --participants 10 --duration 12s --speed 0 --source "$source" --recording-id floor
+    drained
+    server_ms=$(awk -v ms="$(cpu_ms)" -v n="$(metric tilecast_pictures_encoded_total)" 'BEGIN {printf "%.3f", ms / n}')
+    stop
+}
+over() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.3f", a / b}'; }
+python3 benches/pieces.py $((port + 2)) "$port" &
+relay=$!
+trap 'kill "$relay" 2>/dev/null || true; [ -z "$server" ] || kill "$server" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
+
 echo
-echo "| source | bare calls, ms | server, ms | ratio | median ratio |"
-echo "|---|---|---|---|---|"
+echo "| source | bare calls, ms | server, ms | ratio | in 16 kB pieces, ms | ratio |"
+echo "|---|---|---|---|---|---|"
 for source in "$@"; do
-    : >"$dir/ratios"
-    for round in $(seq "$rounds"); do
+    : >"$dir/whole"
+    : >"$dir/pieces"
+    for _ in $(seq "$rounds"); do
         bare=$(cargo bench --locked --quiet --bench floor -- "$source" "$lanes" 24 2>/dev/null | awk '/ms of CPU/ {print $1}')
-        start
-        bots --bots 5 --participants 10 --duration 12s --speed 0 --source "$source" --recording-id floor
-        drained
-        whole=$(awk -v ms="$(cpu_ms)" -v n="$(metric tilecast_pictures_encoded_total)" 'BEGIN {printf "%.3f", ms / n}')
-        stop
-        ratio=$(awk -v a="$whole" -v b="$bare" 'BEGIN {printf "%.3f", a / b}')
-        echo "$ratio" >>"$dir/ratios"
-        middle=
-        [ "$round" != "$rounds" ] || middle=$(median <"$dir/ratios")
-        echo "| $(basename "$source") | $bare | $whole | $ratio | $middle |"
+        whole "$port"
+        ratio=$(over "$server_ms" "$bare")
+        echo "$ratio" >>"$dir/whole"
+        row="| $(basename "$source") | $bare | $server_ms | $ratio |"
+        whole $((port + 2))
+        ratio=$(over "$server_ms" "$bare")
+        echo "$ratio" >>"$dir/pieces"
+        echo "$row $server_ms | $ratio |"
     done
+    echo "| $(basename "$source"), median | | | $(median <"$dir/whole") | | $(median <"$dir/pieces") |"
 done

@@ -28,8 +28,8 @@ stop() {
     server=
     rm -rf "$dir/media" "$dir/spool"
 }
-bots() { # options of simulate; its report goes to $dir/sent
-    ${ON_SENDER:-} "$bin" simulate --url "ws://127.0.0.1:$port/ws/recall/" "$@" >"$dir/sent" 2>/dev/null
+bots() { # options of simulate; its report goes to $dir/sent. They dial $via where that is set
+    ${ON_SENDER:-} "$bin" simulate --url "ws://127.0.0.1:${via:-$port}/ws/recall/" "$@" >"$dir/sent" 2>/dev/null
 }
 cpu_ms() { awk -v hz="$(getconf CLK_TCK)" '{print int(($14 + $15) * 1000 / hz)}' "/proc/$server/stat"; }
 rss_kb() { awk '/^VmRSS/ {print $2}' "/proc/$server/status"; }

@@ -7,10 +7,11 @@
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use image::{DynamicImage, ImageFormat};
 use tilecast::cli::simulate::picture::{Label, SCENE_PICTURES, draw};
 use tilecast::cli::simulate::template::Template;
@@ -85,11 +86,14 @@ fn decoded(participant: u32, number: u32) -> Picture {
 
 fn bench_parse(c: &mut Criterion) {
     let text = message(0, 0);
-    c.bench_function(&format!("parse/picture/{}kB", text.len() / 1000), |b| b.iter(|| parse(black_box(&text))));
+    let mut group = c.benchmark_group("parse");
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    group.bench_function(format!("picture/{}kB", text.len() / 1000), |b| b.iter(|| parse(black_box(&text))));
     // White space hides the buffer from the short way: what messages of any other form take.
     let far = " ".repeat(600) + &text;
-    c.bench_function("parse/picture_the_long_way", |b| b.iter(|| parse(black_box(&far))));
-    c.bench_function("parse/utf8", |b| b.iter(|| std::str::from_utf8(black_box(text.as_bytes())).is_ok()));
+    group.bench_function("picture_the_long_way", |b| b.iter(|| parse(black_box(&far))));
+    group.bench_function("utf8", |b| b.iter(|| std::str::from_utf8(black_box(text.as_bytes())).is_ok()));
+    group.finish();
 }
 
 fn png(picture: DynamicImage) -> Vec<u8> {
@@ -101,10 +105,13 @@ fn png(picture: DynamicImage) -> Vec<u8> {
 fn bench_decode(c: &mut Criterion) {
     let base64 = [0, 1].map(|number| Bytes::from(base64_of(0, number)));
     let mut bytes = Vec::new();
-    c.bench_function("decode/base64", |b| b.iter(|| decode_base64(black_box(&base64[0]), &mut bytes)));
-    c.bench_function("decode/header", |b| b.iter(|| header(black_box(&bytes))));
+    let mut group = c.benchmark_group("decode");
+    group.throughput(Throughput::Bytes(base64[0].len() as u64));
+    group.bench_function("base64", |b| b.iter(|| decode_base64(black_box(&base64[0]), &mut bytes)));
     let mut decoder = PngDecoder::default();
-    c.bench_function(&format!("decode/png/drawn/{}kB", bytes.len() / 1000), |b| {
+    group.throughput(Throughput::Bytes(bytes.len() as u64));
+    group.bench_function("header", |b| b.iter(|| header(black_box(&bytes))));
+    group.bench_function(format!("png/drawn/{}kB", bytes.len() / 1000), |b| {
         b.iter(|| decoder.decode(black_box(&bytes)).expect("a good PNG"));
     });
     let drawn = DynamicImage::from(draw(SIZE, 0, Kind::Webcam, 0, SEED));
@@ -117,29 +124,29 @@ fn bench_decode(c: &mut Criterion) {
         ("gray", png(drawn.to_luma8().into())),
     ];
     for (name, png) in &kinds {
-        c.bench_function(&format!("decode/png/{name}/{}kB", png.len() / 1000), |b| {
+        group.throughput(Throughput::Bytes(png.len() as u64));
+        group.bench_function(format!("png/{name}/{}kB", png.len() / 1000), |b| {
             b.iter(|| decoder.decode(black_box(png)).expect("a good PNG"));
         });
     }
-    let captures = base64.map(|base64| Capture {
-        number: 0,
-        at: Micros(0),
-        relative: Micros(0),
-        absolute: None,
-        clock: Micros(0),
-        read_at: Micros(0),
-        base64,
-    });
+    let captures = base64.map(capture);
     let (mut ingest, mut last, mut n) = (Ingest::default(), Last::default(), 0);
-    c.bench_function("decode/capture", |b| {
+    group.throughput(Throughput::Bytes(captures[0].base64.len() as u64));
+    group.bench_function("capture", |b| {
         b.iter(|| {
             n += 1;
             ingest.decode(black_box(&captures[n % 2]), &mut last).expect("a good capture")
         });
     });
-    c.bench_function("decode/capture_same", |b| {
+    group.bench_function("capture_same", |b| {
         b.iter(|| ingest.decode(black_box(&captures[0]), &mut last).expect("a good capture"));
     });
+    group.finish();
+}
+
+fn capture(base64: Bytes) -> Capture {
+    let zero = Micros(0);
+    Capture { number: 0, at: zero, relative: zero, absolute: None, clock: zero, read_at: zero, base64 }
 }
 
 fn bench_timeline(c: &mut Criterion) {
@@ -151,7 +158,9 @@ fn bench_timeline(c: &mut Criterion) {
         hold_after_loss: seconds(2),
         live_fill: seconds(60),
     };
-    c.bench_function("timeline/10000_captures", |b| {
+    let mut group = c.benchmark_group("timeline");
+    group.throughput(Throughput::Elements(10_000));
+    group.bench_function("10000_captures", |b| {
         b.iter(|| {
             let (mut timeline, mut steps, mut pictures) = (Timeline::new(rules), Vec::new(), 0);
             for capture in 0..10_000 {
@@ -167,21 +176,30 @@ fn bench_timeline(c: &mut Criterion) {
             pictures
         });
     });
+    group.finish();
 }
 
 fn bench_encode(c: &mut Criterion) {
     let pictures: Vec<Picture> = (0..SCENE_PICTURES).map(|number| decoded(0, number)).collect();
-    let mut encoder = X264::open(&EncoderSettings::default(), CANVAS).expect("libx264");
-    let mut tick = 0;
-    c.bench_function("encode/superfast", |b| {
-        b.iter(|| {
-            tick += 1;
-            encoder.encode(&pictures[tick % pictures.len()], tick % 12 == 0).expect("an access unit")
+    let usual = EncoderSettings::default();
+    let screen = EncoderSettings { screen: true, ..usual.clone() };
+    let mut group = c.benchmark_group("encode");
+    group.throughput(Throughput::Elements(1));
+    for (name, settings) in [("usual", usual.clone()), ("cheaper", usual.cheaper()), ("screen", screen)] {
+        let mut encoder = X264::open(&settings, CANVAS).expect("libx264");
+        let mut tick = 0;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                tick += 1;
+                encoder.encode(&pictures[tick % pictures.len()], tick % 12 == 0).expect("an access unit")
+            });
         });
-    });
+    }
+    let mut encoder = X264::open(&usual, CANVAS).expect("libx264");
     encoder.encode(&pictures[0], true).expect("an access unit");
-    c.bench_function("encode/repeat", |b| b.iter(|| encoder.repeat(false).expect("an access unit")));
-    c.bench_function("encode/open", |b| b.iter(|| X264::open(&EncoderSettings::default(), CANVAS)));
+    group.bench_function("repeat", |b| b.iter(|| encoder.repeat(false).expect("an access unit")));
+    group.bench_function("open", |b| b.iter(|| X264::open(&usual, CANVAS)));
+    group.finish();
 }
 
 fn bench_package(c: &mut Criterion) {
@@ -189,13 +207,16 @@ fn bench_package(c: &mut Criterion) {
     let pictures = (0..GRID.segment_ticks).map(|number| decoded(0, number));
     let units: Vec<_> =
         pictures.enumerate().map(|(n, picture)| encoder.encode(&picture, n == 0).expect("an access unit")).collect();
-    c.bench_function("package/segment_of_12", |b| {
+    let mut group = c.benchmark_group("package");
+    group.throughput(Throughput::Bytes(units.iter().map(|unit| unit.data.len() as u64).sum()));
+    group.bench_function("segment_of_12", |b| {
         b.iter(|| {
             let mut segmenter = Segmenter::new(GRID);
             let push = |(tick, unit)| segmenter.push(tick, unit).expect("consecutive ticks");
             (0..).zip(units.iter().cloned()).filter_map(push).map(|part| part.bytes.len()).sum::<usize>()
         });
     });
+    group.finish();
 }
 
 /// One track without anything around it.
@@ -219,6 +240,26 @@ impl Took {
         self.steps[index].1 += now - *since;
         *since = now;
     }
+}
+
+/// A picture that comes again, from the text of its message to a part: an IDR in each cell, else skip units.
+fn unchanged(b: &mut Bencher<'_>) {
+    let text = message(0, 0);
+    let (mut ingest, mut last, mut segmenter) = (Ingest::default(), Last::default(), Segmenter::new(GRID));
+    let mut encoder = X264::open(&EncoderSettings::default(), CANVAS).expect("libx264");
+    let (mut tick, mut shown): (Tick, Option<Arc<Picture>>) = (0, None);
+    b.iter(|| {
+        let Ok(Message::Picture(message)) = parse(black_box(&text)) else { unreachable!("our own message") };
+        let capture = capture(Bytes::copy_from_slice(message.buffer.as_bytes()));
+        let picture = ingest.decode(&capture, &mut last).expect("a good capture").picture;
+        let idr = segmenter.needs_idr(tick);
+        let unit = match shown.replace(Arc::clone(&picture)) {
+            Some(before) if Arc::ptr_eq(&before, &picture) => encoder.repeat(idr),
+            _ => encoder.encode(&picture, idr),
+        };
+        black_box(segmenter.push(tick, unit.expect("an access unit")).expect("consecutive ticks"));
+        tick += 1;
+    });
 }
 
 fn bench_pipeline(c: &mut Criterion) {
@@ -252,13 +293,17 @@ fn bench_pipeline(c: &mut Criterion) {
         }
         next += 1;
     };
-    c.bench_function("pipeline/floor", |b| {
+    let mut group = c.benchmark_group("pipeline");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("floor", |b| {
         b.iter_custom(|rounds| {
             let start = Instant::now();
             (0..rounds).for_each(|_| round(&mut lanes, &mut took));
             start.elapsed() / LANES
         });
     });
+    group.bench_function("unchanged", unchanged);
+    group.finish();
     let line =
         took.steps.map(|(name, time)| format!("{name} {:.3}", (time / took.pictures.max(1)).as_secs_f64() * 1e3));
     eprintln!("pipeline/floor, ms a picture over {} pictures: {}", took.pictures, line.join(", "));

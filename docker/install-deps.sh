@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs the system packages that building, testing or demonstrating tilecast needs.
 #
-#   docker/install-deps.sh [build] [run] [test]      (default: build)
+#   docker/install-deps.sh [build] [run] [test] [bench]      (default: build)
 #
 # build  compile tilecast against the system's FFmpeg
 # run    the shared libraries alone (used by the container image)
 # test   what the tests and the demo look through: ffmpeg, ffprobe, Chromium, GStreamer, npm
+# bench  what benches/peers.sh compares with: ffmpeg, and GStreamer with its x264
 #
 # Debian 12 and newer, Ubuntu 22.04 and newer. It says what it does, and touches neither the network nor apt
 # where nothing is missing.
@@ -14,6 +15,7 @@ set -eu
 build="pkg-config clang libclang-dev make libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev"
 run="ffmpeg ca-certificates"
 test="ffmpeg ca-certificates chromium gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
+bench="ffmpeg python3 gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly"
 
 wanted=""
 for group in "${@:-build}"; do
@@ -21,7 +23,8 @@ for group in "${@:-build}"; do
         build) wanted="$wanted $build" ;;
         run) wanted="$wanted $run" ;;
         test) wanted="$wanted $test" ;;
-        *) echo "install-deps: unknown group '$group': build, run or test" >&2; exit 2 ;;
+        bench) wanted="$wanted $bench" ;;
+        *) echo "install-deps: unknown group '$group': build, run, test or bench" >&2; exit 2 ;;
     esac
 done
 

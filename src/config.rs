@@ -123,11 +123,11 @@ pub struct Config {
     #[arg(long, env = "TILECAST_CANVAS_MAX", default_value = "1920x1080", value_parser = parse_size, value_name = "WxH")]
     pub canvas_max: Canvas,
 
-    /// H.264 quality: constant rate factor, lower is better
+    /// H.264 quality of webcams: constant rate factor, lower is better
     #[arg(long, env = "TILECAST_QUALITY", default_value_t = 23, value_parser = clap::value_parser!(u8).range(10..=40), value_name = "CRF")]
     pub quality: u8,
 
-    /// The quantiser never falls below this
+    /// The quantiser of webcams never falls below this
     #[arg(long, env = "TILECAST_QPMIN", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=40), value_name = "QP")]
     pub qpmin: u8,
 
@@ -135,8 +135,16 @@ pub struct Config {
     #[arg(long, env = "TILECAST_PRESET", default_value = "superfast", value_name = "NAME")]
     pub preset: String,
 
+    /// H.264 quality of screenshares
+    #[arg(long, env = "TILECAST_SCREEN_QUALITY", default_value_t = 23, value_parser = clap::value_parser!(u8).range(10..=40), value_name = "CRF")]
+    pub screen_quality: u8,
+
+    /// The quantiser of screenshares never falls below this
+    #[arg(long, env = "TILECAST_SCREEN_QPMIN", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=40), value_name = "QP")]
+    pub screen_qpmin: u8,
+
     /// Largest message of a bot
-    #[arg(long, env = "TILECAST_MESSAGE_MAX", default_value = "8MiB", value_parser = parse_bytes, value_name = "SIZE")]
+    #[arg(long, env = "TILECAST_MESSAGE_MAX", default_value = "16MiB", value_parser = parse_bytes, value_name = "SIZE")]
     pub message_max: u64,
 
     /// How often a bot is pinged
@@ -154,6 +162,10 @@ pub struct Config {
     /// A message must be complete within this time
     #[arg(long, env = "TILECAST_MESSAGE_TIMEOUT", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub message_timeout: Duration,
+
+    /// Connections that are open at a time; further ones are closed at once [default: half of the open files that the process may have]
+    #[arg(long, env = "TILECAST_CONNECTIONS_MAX", value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub connections_max: Option<u32>,
 
     /// New bots are refused from this share of what the workers can do on; ten percent below it encoders become cheaper
     #[arg(long, env = "TILECAST_LOAD_MAX", default_value = "90%", value_parser = parse_percent, value_name = "SHARE")]
@@ -186,6 +198,10 @@ pub struct Config {
     /// Recordings of one socket
     #[arg(long, env = "TILECAST_SOCKET_RECORDINGS_MAX", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub socket_recordings_max: u32,
+
+    /// Open lanes of one socket, all its recordings together
+    #[arg(long, env = "TILECAST_SOCKET_LANES_MAX", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub socket_lanes_max: u32,
 
     /// Threads that decode [default: one per core]
     #[arg(long, env = "TILECAST_INGEST_WORKERS", value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]

@@ -13,52 +13,21 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::media::{DiscardReason, Kind, Micros};
 
 mod labels;
+mod places;
 mod store;
 
 pub use labels::{EventLabel, KindLabel, LevelLabel, LossLabel, QueueLabel, ReasonLabel, StageLabel, StateLabel};
+pub use places::{Queue, Stage};
 pub use store::StoreMetrics;
 
 /// Buckets of the delay that our own work puts on a part, in seconds.
 const PART_DELAYS: [f64; 14] = [0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.5, 1.0, 4.0];
 
+/// Buckets of the time that a capture waits in a queue, in seconds: from nothing to where a socket loses its patience.
+const WAITS: [f64; 10] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 10.0];
+
 /// Names of events that get a label of their own; more are counted together, so that a sender cannot grow the metrics.
 const EVENT_NAMES_MAX: usize = 64;
-
-/// Where time is spent on a picture's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// The socket's part: JSON, routing.
-    Parse,
-    /// Base64, PNG, colour conversion.
-    Decode,
-    /// One access unit.
-    Encode,
-    /// A part written to the spool, with its journal line.
-    Append,
-    /// A batch of closed segments made durable.
-    Sync,
-    /// One object put into the store.
-    Put,
-    /// One MP4 assembled.
-    Assemble,
-}
-
-impl Stage {
-    const ALL: [Stage; 7] =
-        [Stage::Parse, Stage::Decode, Stage::Encode, Stage::Append, Stage::Sync, Stage::Put, Stage::Assemble];
-
-    fn name(self) -> &'static str {
-        match self {
-            Stage::Parse => "parse",
-            Stage::Decode => "decode",
-            Stage::Encode => "encode",
-            Stage::Append => "append",
-            Stage::Sync => "sync",
-            Stage::Put => "put",
-            Stage::Assemble => "assemble",
-        }
-    }
-}
 
 /// Every metric of the process. Cheap to update from any thread.
 pub struct Metrics {
@@ -73,6 +42,9 @@ pub struct Metrics {
     lanes_refused: Family<ReasonLabel, Counter>,
     stage_seconds: Family<StageLabel, Histogram>,
     part_delay: Histogram,
+    queue_wait: Family<QueueLabel, Histogram>,
+    /// Histograms of [`Queue::ALL`], looked up once.
+    waits: [Histogram; 2],
     /// Histograms of [`Stage::ALL`], looked up once.
     stages: [Histogram; 7],
     /// Bytes of messages taken from sockets.
@@ -157,6 +129,8 @@ impl Metrics {
             Histogram::new((0..17).map(|power| 0.00025 * f64::from(1 << power)))
         });
         let stages = Stage::ALL.map(|stage| family.get_or_create_owned(&StageLabel { stage: stage.name() }));
+        let queue_wait = Family::<QueueLabel, Histogram>::new_with_constructor(|| Histogram::new(WAITS));
+        let waits = Queue::ALL.map(|queue| queue_wait.get_or_create_owned(&QueueLabel { queue: queue.name() }));
         let mut metrics = Metrics {
             registry: Registry::with_prefix("tilecast"),
             captures_received: Family::default(),
@@ -170,6 +144,8 @@ impl Metrics {
             stage_seconds: family,
             stages,
             part_delay: Histogram::new(PART_DELAYS),
+            queue_wait,
+            waits,
             bytes_received: Counter::default(),
             bytes_stored: Counter::default(),
             objects_put: Counter::default(),
@@ -223,6 +199,13 @@ impl Metrics {
         );
         let stages = self.stage_seconds.clone();
         r.register_with_unit("stage_duration", "Time spent on one item", Unit::Seconds, stages);
+        let waits = self.queue_wait.clone();
+        r.register_with_unit(
+            "queue_wait",
+            "Time a capture waited: from being read, or decoded, to a worker of the next stage",
+            Unit::Seconds,
+            waits,
+        );
         let delay = self.part_delay.clone();
         r.register_with_unit(
             "part_delay",
@@ -237,11 +220,16 @@ impl Metrics {
         r.register("puts_failed", "Puts that failed and are tried again", self.puts_failed.clone());
         self.store.register(r);
         r.register("sockets_opened", "Sockets opened", self.sockets_opened.clone());
-        r.register("sockets_refused", "Upgrades refused", self.sockets_refused.clone());
+        r.register("sockets_refused", "Connections and upgrades refused", self.sockets_refused.clone());
         let waited = self.socket_waited.clone();
         r.register_with_unit("socket_waited", "Time sockets were held by a full lane or budget", Unit::Seconds, waited);
         r.register("encoders_failed", "Encoder errors", self.encoders_failed.clone());
         r.register("spool_failed", "Spool errors that ended an epoch", self.spool_failed.clone());
+        self.register_levels(r);
+        self.registry = registry;
+    }
+
+    fn register_levels(&self, r: &mut Registry) {
         r.register("sockets", "Open sockets", self.sockets.clone());
         r.register("lanes", "Open lanes", self.lanes.clone());
         r.register_with_unit("lane_memory", "Bytes that open lanes are charged", Unit::Bytes, self.lane_memory.clone());
@@ -267,10 +255,14 @@ impl Metrics {
         r.register_with_unit("spool_quota", "Bytes that the spool may take; 0: no quota", Unit::Bytes, quota);
         r.register("spool_full", "1 while captures are shed for want of room in the spool", self.spool_full.clone());
         let half = self.half_received.clone();
-        r.register_with_unit("half_received", "Bytes of messages that are not complete", Unit::Bytes, half);
+        r.register_with_unit(
+            "half_received",
+            "Bytes of messages that are not complete, or not in flight yet",
+            Unit::Bytes,
+            half,
+        );
         r.register("queue_depth", "Items waiting", self.queue_depth.clone());
         r.register("recordings", "Recordings by state", self.recordings.clone());
-        self.registry = registry;
     }
 
     /// Counts a capture that became a picture.
@@ -329,6 +321,11 @@ impl Metrics {
         self.sockets_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
+    /// Counts a connection that was one too many; says the how manieth it is.
+    pub fn connection_refused(&self) -> u64 {
+        self.sockets_refused.get_or_create(&ReasonLabel { reason: "connections" }).inc() + 1
+    }
+
     /// Counts a step of overload, or out of it.
     pub fn overloaded(&self, level: &'static str) {
         self.overload_steps.get_or_create(&LevelLabel { level }).inc();
@@ -342,6 +339,11 @@ impl Metrics {
     /// Notes how long a stage worked on one item.
     pub fn took(&self, stage: Stage, time: Micros) {
         self.stages[stage as usize].observe(Duration::from_micros(time.0.max(0) as u64).as_secs_f64());
+    }
+
+    /// Notes how long a capture waited in a queue.
+    pub fn waited(&self, queue: Queue, time: Micros) {
+        self.waits[queue as usize].observe(Duration::from_micros(time.0.max(0) as u64).as_secs_f64());
     }
 
     /// Everything in Prometheus' text form.

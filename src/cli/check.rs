@@ -11,7 +11,7 @@ use clap::parser::ValueSource;
 use crate::clock::SystemClock;
 use crate::config::{Config, secrets};
 use crate::metrics::Metrics;
-use crate::pipeline::encode::{EncoderSettings, x264};
+use crate::pipeline::encode::x264;
 use crate::pipeline::store::objects::Objects;
 
 /// Begins the names of variables that say how a cloud's store is reached.
@@ -40,10 +40,8 @@ pub fn run(config: &Config, matches: &ArgMatches) -> Result<ExitCode, String> {
     };
     tell("ingest tokens", tokens(config))?;
     tell(&format!("spool {}", config.spool.display()), spool(&config.spool))?;
-    let encoder =
-        EncoderSettings { preset: config.preset.clone(), crf: config.quality, qpmin: config.qpmin, fps: config.fps };
     let opened = config.grid().map_err(|error| error.to_string());
-    let opened = opened.and_then(|_| x264::check(&encoder).map_err(|error| error.to_string()));
+    let opened = opened.and_then(|_| x264::check_all(config).map_err(|error| error.to_string()));
     tell(&format!("encoder {}", config.preset), opened.map(|()| String::new()))?;
     let clock = Arc::new(SystemClock::new());
     let objects = Objects::open(&config.store, &config.store_options, Arc::new(Metrics::new()), clock);

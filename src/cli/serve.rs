@@ -4,7 +4,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -13,12 +12,17 @@ use crate::clock::SystemClock;
 use crate::config::{Config, LogForm, secrets};
 use crate::http::auth::IngestTokens;
 use crate::http::server::{Limits, serve};
+use crate::http::wire::Wires;
 use crate::http::{self, App};
+use crate::machine;
 use crate::pipeline::Pipeline;
 use crate::shutdown::{Signals, Stop};
 
 /// How long recordings may take to be suspended; the whole end stays under ten seconds.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(7);
+
+/// Connections that ask for metrics at a time.
+const INTERNAL_MAX: usize = 64;
 
 /// In the spool: held by the process that works on it.
 const LOCK: &str = ".lock";
@@ -46,7 +50,7 @@ pub fn run(config: Config) -> Result<ExitCode, String> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .worker_threads(crate::machine::cores().min(4))
+        .worker_threads(machine::cores().min(4))
         .thread_name("tokio")
         .build()
         .map_err(|error| format!("cannot start tokio: {error}"))?;
@@ -64,10 +68,10 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
     };
     let _spool_is_ours = lock_spool(&config.spool)?;
     let public = listen(config.listen, "--listen").await?;
-    let internal = listen(config.internal_listen, "--internal-listen").await?;
-    let limits = Limits { header_timeout: config.header_timeout, peer_timeout: config.peer_timeout };
+    let internal_listener = listen(config.internal_listen, "--internal-listen").await?;
+    let limits = limits(&config);
     let address = public.local_addr().map_err(|error| format!("--listen: {error}"))?;
-    let internal_address = internal.local_addr().map_err(|error| format!("--internal-listen: {error}"))?;
+    let internal_address = internal_listener.local_addr().map_err(|error| format!("--internal-listen: {error}"))?;
     let (pipeline, mut threads) = Pipeline::start(config, Arc::new(SystemClock::new()))?;
     let app = App {
         pipeline: Arc::clone(&pipeline),
@@ -75,13 +79,18 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
         stop: Arc::default(),
         closing: Arc::default(),
         sockets: Arc::default(),
-        half_received: Arc::new(AtomicU64::new(0)),
+        // Beside what is in flight, and half of that: what is half received soon is in flight.
+        wires: Wires::new(pipeline.budget.capacity() / 2),
     };
-    let half = Arc::clone(&app.half_received);
+    let wires = Arc::clone(&app.wires);
     let listeners_end = Stop::new();
-    let public = tokio::spawn(serve(public, http::public(app.clone()), limits, half, listeners_end.listen()));
-    let internal =
-        tokio::spawn(serve(internal, http::internal(app.clone()), limits, Arc::default(), listeners_end.listen()));
+    let metrics = || Arc::clone(&pipeline.metrics);
+    let public =
+        tokio::spawn(serve(public, http::public(app.clone()), limits, wires, metrics(), listeners_end.listen()));
+    let limits = Limits { connections_max: INTERNAL_MAX, ..limits };
+    let internal = http::internal(app.clone());
+    let internal = serve(internal_listener, internal, limits, Wires::new(0), metrics(), listeners_end.listen());
+    let internal = tokio::spawn(internal);
     tracing::info!(listen = %address, internal = %internal_address, "ready: the page is at http://{address}/");
 
     // Not within the macro: a log level that hides the line would not wait.
@@ -115,6 +124,15 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        header_timeout: config.header_timeout,
+        peer_timeout: config.peer_timeout,
+        // The other half is for the files of lanes and uploads.
+        connections_max: config.connections_max.map_or(machine::files() / 2, |max| max as usize),
+    }
 }
 
 /// Takes the spool for this process alone, for as long as the file is open: two would ruin each other's recordings. A

@@ -1,6 +1,7 @@
 //! `/api/v1/recordings`: list, look, finish. And the three small routes that machines ask.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -58,8 +59,9 @@ struct Detail {
 
 /// `GET /api/v1/recordings`, newest first.
 pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, String>>) -> Result<Response, ApiError> {
-    let mut manifests: Vec<Manifest> = app.pipeline.registry.all().iter().map(|open| open.manifest()).collect();
-    manifests.extend(app.pipeline.registry.all_ended().iter().map(|ended| (**ended).clone()));
+    let registry = &app.pipeline.registry;
+    let mut manifests: Vec<Arc<Manifest>> = registry.all().iter().map(|open| Arc::new(open.manifest())).collect();
+    manifests.extend(registry.all_ended());
     let mut limit = LIMIT_DEFAULT;
     let mut after = None;
     for (key, value) in &asked {
@@ -94,7 +96,7 @@ pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, S
         }
     }
     let place = |manifest: &Manifest| (manifest.origin.clone().unwrap_or_default(), manifest.name().address());
-    manifests.sort_by_key(|manifest| std::cmp::Reverse(place(manifest)));
+    manifests.sort_by_cached_key(|manifest| std::cmp::Reverse(place(manifest)));
     manifests.retain(|manifest| after.as_ref().is_none_or(|after| place(manifest) < *after));
     let more = manifests.len() > limit;
     manifests.truncate(limit);
@@ -102,20 +104,20 @@ pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, S
         let (origin, id) = place(last);
         URL_SAFE_NO_PAD.encode(format!("{origin}\n{id}"))
     });
-    let recordings = manifests.into_iter().map(summary).collect();
+    let recordings = manifests.iter().map(|manifest| summary(manifest)).collect();
     Ok(no_store(Json(List { recordings, next_cursor })))
 }
 
-fn summary(manifest: Manifest) -> Summary {
+fn summary(manifest: &Manifest) -> Summary {
     Summary {
         duration_ticks: manifest.tracks.iter().filter_map(|track| track.end_tick).max().unwrap_or(0),
         tracks: manifest.tracks.len(),
         address: manifest.name().address(),
-        tenant: manifest.tenant,
-        recording_id: manifest.recording_id,
+        tenant: manifest.tenant.clone(),
+        recording_id: manifest.recording_id.clone(),
         state: manifest.state,
-        origin: manifest.origin,
-        bot_id: manifest.bot_id,
+        origin: manifest.origin.clone(),
+        bot_id: manifest.bot_id.clone(),
         fps: manifest.fps,
     }
 }
@@ -202,7 +204,7 @@ pub async fn readyz(State(app): State<App>) -> Response {
 pub async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
     let mut levels = app.pipeline.levels();
     levels.sockets = app.sockets.load(std::sync::atomic::Ordering::SeqCst);
-    levels.half_received = app.half_received.load(std::sync::atomic::Ordering::SeqCst);
+    levels.half_received = app.wires.half_received();
     let text = app.pipeline.metrics.text(&levels);
     let text = text.map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the metrics"))?;
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";

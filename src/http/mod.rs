@@ -6,6 +6,7 @@ pub mod error;
 pub mod media;
 pub mod server;
 pub mod web;
+pub mod wire;
 pub mod ws;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::shutdown::Stop;
 
 use auth::IngestTokens;
 use error::ApiError;
+use wire::Wires;
 
 /// What every handler may use.
 #[derive(Clone, Debug)]
@@ -38,8 +40,8 @@ pub struct App {
     pub closing: Arc<Stop>,
     /// Open WebSockets.
     pub sockets: Arc<AtomicU64>,
-    /// Bytes of half received messages of all sockets.
-    pub half_received: Arc<AtomicU64>,
+    /// The connections of the public listener.
+    pub wires: Arc<Wires>,
 }
 
 /// The public listener's routes.

@@ -1,10 +1,7 @@
-//! Connections: accept, socket options, the limit on a request's headers, and how much of a message is half received.
+//! Connections: accept, how many there are, socket options, and the limit on a request's headers.
 
 use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,19 +9,18 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use crate::metrics::Metrics;
 use crate::shutdown::Stopped;
+
+use super::wire::{Counted, Wire, Wires};
 
 /// How long open connections may take to end after the stop.
 const LINGER: Duration = Duration::from_secs(3);
-
-/// Of one message in one piece, and of a few pings around it.
-const HEADERS_MAX: u64 = 64;
 
 /// What a listener grants its connections.
 #[derive(Clone, Copy, Debug)]
@@ -33,61 +29,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// A peer that acknowledges nothing for this long is gone.
     pub peer_timeout: Duration,
-}
-
-/// What is known of a connection below HTTP; an extension of each of its requests.
-#[derive(Debug)]
-pub struct Wire {
-    /// Bytes read of a message that is not whole.
-    half: AtomicU64,
-    /// The same, of all connections.
-    total: Arc<AtomicU64>,
-    /// Who gets the stream when HTTP and WebSocket are done with it.
-    heir: Mutex<Option<oneshot::Sender<TcpStream>>>,
-}
-
-impl Wire {
-    fn new(total: Arc<AtomicU64>) -> Wire {
-        Wire { half: AtomicU64::new(0), total, heir: Mutex::default() }
-    }
-
-    /// Bytes read of a message that is not whole, or of several that nobody took yet.
-    pub fn half_received(&self) -> u64 {
-        self.half.load(SeqCst)
-    }
-
-    /// A whole message of so many bytes was taken. What was read beyond it is the start of the next one; within a
-    /// sixteenth it may as well be the headers of the pieces that it came in, and counts as those.
-    pub fn message_taken(&self, bytes: usize) {
-        let taken = bytes as u64 + bytes as u64 / 16 + HEADERS_MAX;
-        let left = |half: u64| if half > taken { half - bytes as u64 } else { 0 };
-        let before = self.half.fetch_update(SeqCst, SeqCst, |half| Some(left(half))).expect("always a value");
-        self.total.fetch_sub(before - left(before), SeqCst);
-    }
-
-    /// What was read so far was no message of the socket.
-    pub fn forget(&self) {
-        let half = self.half.swap(0, SeqCst);
-        self.total.fetch_sub(half, SeqCst);
-    }
-
-    /// Asks for the stream: it comes once everybody else has dropped it, and is to be passed to [`linger`].
-    pub fn inherit(&self) -> oneshot::Receiver<TcpStream> {
-        let (give, take) = oneshot::channel();
-        *self.heir.lock().unwrap_or_else(PoisonError::into_inner) = Some(give);
-        take
-    }
-
-    fn read(&self, bytes: u64) {
-        self.half.fetch_add(bytes, SeqCst);
-        self.total.fetch_add(bytes, SeqCst);
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.forget();
-    }
+    /// Connections that are open at a time; further ones are closed at once.
+    pub connections_max: usize,
 }
 
 /// Ends a connection so that the peer reads our last words: closing a stream with unread bytes in it would be a reset,
@@ -108,7 +51,8 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
-    half_total: Arc<AtomicU64>,
+    wires: Arc<Wires>,
+    metrics: Arc<Metrics>,
     mut stop: Stopped,
 ) {
     let mut connections = JoinSet::new();
@@ -119,8 +63,16 @@ pub async fn serve(
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
         match accepted {
+            Ok(_) if wires.open() >= limits.connections_max => {
+                // The handles that are left are the spool's. Whoever dialed does so again.
+                let nth = metrics.connection_refused();
+                if nth.is_power_of_two() {
+                    let max = limits.connections_max;
+                    tracing::warn!(max, so_far = nth, "a connection more than --connections-max is closed");
+                }
+            }
             Ok((stream, _)) => {
-                let wire = Arc::new(Wire::new(Arc::clone(&half_total)));
+                let wire = Arc::new(Wire::new(Arc::clone(&wires)));
                 connections.spawn(connection(stream, router.clone(), limits, wire, stop.clone()));
             }
             Err(error) => {
@@ -140,7 +92,7 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, wire: Arc
     // Neither is worth losing a connection for.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_user_timeout(Some(limits.peer_timeout));
-    let io = TokioIo::new(Counted { stream: Some(stream), wire: Arc::clone(&wire) });
+    let io = TokioIo::new(Counted::new(stream, Arc::clone(&wire)));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&wire));
@@ -154,92 +106,4 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, wire: Arc
         () = stop.wait() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
-}
-
-/// A stream that counts what it reads, and leaves itself to the [`Wire`]'s heir.
-struct Counted {
-    /// `None` only while it is dropped.
-    stream: Option<TcpStream>,
-    wire: Arc<Wire>,
-}
-
-impl Counted {
-    fn stream(&mut self) -> Pin<&mut TcpStream> {
-        Pin::new(self.stream.as_mut().expect("taken when dropped, and not before"))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let heir = self.wire.heir.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let (Some(heir), Some(stream)) = (heir, self.stream.take()) {
-            // Who asked and did not wait does not want it.
-            let _ = heir.send(stream);
-        }
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(self.stream().poll_read(cx, buffer))?;
-        self.wire.read((buffer.filled().len() - before) as u64);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.as_ref().is_some_and(TcpStream::is_write_vectored)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_start_of_the_next_message_counts() {
-        let total = Arc::new(AtomicU64::new(0));
-        let wire = Wire::new(Arc::clone(&total));
-        let half = || (wire.half_received(), total.load(SeqCst));
-        wire.read(100_014);
-        assert_eq!(half(), (100_014, 100_014));
-        wire.message_taken(100_000);
-        assert_eq!(half(), (0, 0));
-        // In pieces of 16 kB, each with its header.
-        wire.read(100_014 + 6 * 14);
-        wire.message_taken(100_000);
-        assert_eq!(half(), (0, 0));
-        // Three messages in one read, and a start.
-        wire.read(3 * 1_008 + 500);
-        (0..3).for_each(|_| wire.message_taken(1_000));
-        assert_eq!(half(), (524, 524));
-        wire.read(484);
-        wire.message_taken(1_000);
-        assert_eq!(half(), (0, 0));
-        wire.read(7);
-        drop(wire);
-        assert_eq!(total.load(SeqCst), 0);
-    }
 }

@@ -21,14 +21,17 @@ use crate::pipeline::session::{Accepted, Session, StoreWord, TRY_AGAIN_LATER};
 
 use super::App;
 use super::error::ApiError;
-use super::server::{Wire, linger};
+use super::server::linger;
+use super::wire::Wire;
 
 /// How long a closing socket may take to answer our close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// A half received message is looked at this often within --message-timeout, and so is cut at most two looks late.
 const HALF_LOOKS: u32 = 8;
 /// What one read takes at most: small, for an idle socket keeps a buffer of this size.
-const READ_BUFFER: usize = 32 * 1024;
+const READ_BUFFER: usize = 64 * 1024;
+/// Of answers to pings that the peer does not read; when it is full only the newest is kept.
+const WRITE_BUFFER_MAX: usize = 16 * 1024;
 
 /// While new bots are refused, a socket that was let in must say within this time which recording it is for.
 const JUDGED_WITHIN: Duration = Duration::from_secs(5);
@@ -93,6 +96,8 @@ pub async fn upgrade(
         .max_message_size(max)
         .max_frame_size(max)
         .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER_MAX)
         .on_upgrade(move |socket| serve(app, socket, wire, Caller { tenant: admitted.tenant, key, judged }))
 }
 
@@ -151,7 +156,11 @@ async fn finish_handshake(mut stream: SplitStream<WebSocket>, wire: &Wire, mut p
             peer_closed |= matches!(message, Message::Close(_));
         }
     };
-    let _ = tokio::time::timeout(CLOSE_WAIT, rest).await;
+    tokio::select! {
+        _ = tokio::time::timeout(CLOSE_WAIT, rest) => {}
+        // Nothing more is read that way.
+        () = wire.is_cut() => {}
+    }
     let inherited = wire.inherit();
     drop(stream);
     if let Ok(stream) = inherited.await
@@ -168,7 +177,9 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, every: Duration, mut clo
     loop {
         tokio::select! {
             _ = ping.tick() => {
-                if sink.send(Message::Ping(Bytes::new())).await.is_err() {
+                // Who reads nothing must not keep us from hearing that the socket is to be closed.
+                let sent = tokio::time::timeout(CLOSE_WAIT, sink.send(Message::Ping(Bytes::new()))).await;
+                if sent.is_ok_and(|sent| sent.is_err()) {
                     return;
                 }
             }
@@ -190,9 +201,14 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
     let mut check = tokio::time::interval((limit / HALF_LOOKS).max(Duration::from_millis(20)));
     let limit = Micros::from(limit);
     let mut half_since: Option<Micros> = None;
-    wire.forget();
+    // Of the message that is being delivered: it counts as half received until it is charged as bytes in flight.
+    let mut taken: Option<usize> = None;
+    wire.upgraded();
     let mut judgement = std::pin::pin!(tokio::time::sleep(JUDGED_WITHIN));
     loop {
+        if let Some(bytes) = taken.take() {
+            wire.message_taken(bytes);
+        }
         session.socket().reads(wire.half_received() > 0, app.pipeline.clock.mono());
         let message = tokio::select! {
             message = stream.next() => message?,
@@ -200,6 +216,10 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
                 return session.judged().map(|full| Close(TRY_AGAIN_LATER, full.name().to_owned()));
             }
             () = stop.wait() => return Some(Close(1001, "the server is stopping; dial again".to_owned())),
+            () = wire.is_cut() => {
+                app.pipeline.metrics.rejected("half_received");
+                return Some(Close(TRY_AGAIN_LATER, "too many large messages are half received; dial again".to_owned()));
+            }
             _ = check.tick() => {
                 let now = app.pipeline.clock.mono();
                 half_since = (wire.half_received() > 0).then(|| half_since.unwrap_or(now));
@@ -209,25 +229,33 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
                 continue;
             }
         };
-        wire.message_taken(message.as_ref().map_or(0, length));
+        taken = Some(message.as_ref().map_or(0, length));
         half_since = None;
         session.socket().hears();
-        let text: Bytes = match message {
-            Ok(Message::Text(text)) => text.into(),
-            Ok(Message::Binary(bytes)) => bytes,
-            Ok(Message::Ping(_) | Message::Pong(_)) => continue,
-            Ok(Message::Close(_)) => return None,
+        let message = match message {
+            Ok(message) => message,
             Err(error) => return close_for(app, error),
         };
-        let accepted = match session.accept(&text, StoreWord::NotAsked) {
+        let bytes: Bytes = match &message {
+            Message::Text(text) => text.clone().into(),
+            Message::Binary(bytes) => bytes.clone(),
+            Message::Ping(_) | Message::Pong(_) => continue,
+            Message::Close(_) => return None,
+        };
+        // Of a text message it is known already.
+        let text = match &message {
+            Message::Text(text) => Some(text.as_str()),
+            _ => std::str::from_utf8(&bytes).ok(),
+        };
+        let accepted = match session.accept(text, &bytes, StoreWord::NotAsked) {
             Accepted::LookUp(name) => match app.pipeline.look_up(&name).await {
-                Ok(()) => session.accept(&text, StoreWord::Said),
+                Ok(()) => session.accept(text, &bytes, StoreWord::Said),
                 Err(StoredError::TooMany) => {
                     app.pipeline.metrics.socket_refused("store");
                     Accepted::Close(TRY_AGAIN_LATER, "too many recordings of this id were finished before")
                 }
                 // A bot is lost for good after 90 s: what it sends is kept in the spool, and lands where there is room.
-                Err(_) => session.accept(&text, StoreWord::Silent),
+                Err(_) => session.accept(text, &bytes, StoreWord::Silent),
             },
             accepted => accepted,
         };

@@ -1,9 +1,10 @@
 //! A capture's way from its socket into its lane: the budget first, then a place, for as long as the socket has patience.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use crate::media::Micros;
+use crate::media::{Kind, Micros};
 
 use super::Pipeline;
 use super::budget::Charge;
@@ -32,8 +33,9 @@ pub async fn deliver(pipeline: &Pipeline, patience: &mut Patience, offer: Offer)
     if lane.sheds_next() {
         return lane.shed(at);
     }
-    let Some(charge) = charge(pipeline, message_bytes + picture_bytes).await else {
+    let Some(charge) = charge(pipeline, patience, lane.kind, since, message_bytes + picture_bytes).await else {
         patience.held(since, clock.mono());
+        lane.shed_more();
         return lane.shed(at);
     };
     let mut queued = Queued { capture, charge };
@@ -47,7 +49,7 @@ pub async fn deliver(pipeline: &Pipeline, patience: &mut Patience, offer: Offer)
             Err(back) => (lane, queued) = back,
         }
         let now = clock.mono();
-        let until = patience.until(since, lane.freed_at(), now);
+        let until = patience.until(lane.kind, since, lane.freed_at(), now);
         if now >= until {
             lane.shed_more();
             lane.shed(at);
@@ -72,16 +74,28 @@ pub async fn deliver_all(pipeline: &Pipeline, offers: Vec<Offer>) {
     }
 }
 
-/// Waits for the budget while others give bytes back. `None` when nobody did for as long as the patience lasts: what
-/// holds the budget then are pictures that wait for a time that only further messages bring.
-async fn charge(pipeline: &Pipeline, bytes: u64) -> Option<Charge> {
-    let mut charge = std::pin::pin!(pipeline.budget.charge(bytes));
+/// Waits for the budget while others give bytes back, as long as the patience lasts. `None` when it ended: at real-time pace
+/// there is too much to do; else nobody gave any back, and what holds the budget are pictures that wait for a time that only
+/// further messages bring.
+async fn charge(pipeline: &Pipeline, patience: &Patience, kind: Kind, since: Micros, bytes: u64) -> Option<Charge> {
+    let (clock, budget) = (&pipeline.clock, &pipeline.budget);
+    let mut charge = std::pin::pin!(budget.charge(bytes));
+    let (mut given_back, mut freed) = (budget.given_back(), since);
     loop {
-        let before = pipeline.budget.given_back();
-        match tokio::time::timeout(pipeline.config.patience, &mut charge).await {
-            Ok(charge) => return Some(charge),
-            Err(_) if pipeline.budget.given_back() == before => return None,
-            Err(_) => {}
+        if let Poll::Ready(charge) = futures::poll!(&mut charge) {
+            return Some(charge);
+        }
+        let now = clock.mono();
+        let until = patience.until(kind, since, freed, now);
+        if now >= until {
+            return None;
+        }
+        let wait = Duration::from_micros((until - now).0.max(0) as u64);
+        if let Ok(charge) = tokio::time::timeout(wait, &mut charge).await {
+            return Some(charge);
+        }
+        if budget.given_back() != given_back {
+            (given_back, freed) = (budget.given_back(), clock.mono());
         }
     }
 }

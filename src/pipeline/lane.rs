@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::channel::Channel;
 use crate::media::{Canvas, DiscardReason, Kind, Micros, Picture};
-use crate::metrics::{Metrics, Stage};
+use crate::metrics::{Metrics, Queue, Stage};
 
 use super::admission::{Load, REAL_TIME};
 use super::budget::{Charge, LaneCharge};
@@ -53,6 +53,8 @@ pub struct Arrived {
     pub decoded: Option<Decoded>,
     /// What the picture is charged for.
     pub charge: Charge,
+    /// When it was decoded (monotonic).
+    pub since: Micros,
 }
 
 /// The workers' lists that a lane is called on.
@@ -303,8 +305,10 @@ impl Lane {
         let start = clock.mono();
         self.freed.store(start.0, SeqCst);
         self.slot_freed.notify_waiters();
+        self.metrics.waited(Queue::Captures, start - queued.capture.read_at);
         let decoded = ingest.decode(&queued.capture, &mut lock(&self.last));
-        self.metrics.took(Stage::Decode, clock.mono() - start);
+        let since = clock.mono();
+        self.metrics.took(Stage::Decode, since - start);
         let decoded = match decoded {
             Ok(decoded) => Some(decoded),
             Err(error) => {
@@ -319,7 +323,7 @@ impl Lane {
             Picture::bytes(width, height) as u64
         });
         queued.charge.shrink_to(picture);
-        let arrived = Arrived { capture: queued.capture, decoded, charge: queued.charge };
+        let arrived = Arrived { capture: queued.capture, decoded, charge: queued.charge, since };
         let offered = self.pictures.offer(arrived);
         assert!(offered.is_ok(), "only one ingest worker at a time fills a lane, and it looked first");
         self.lists.encode.call(self);

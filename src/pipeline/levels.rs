@@ -52,13 +52,16 @@ impl Pipeline {
     /// Looks at the load; tells of a step of overload, or out of it.
     pub(super) fn look_at_load(&self, now: Micros) {
         let Some(level) = self.admission.look(&self.lists.load, now, self.cores) else { return };
-        let load = (self.admission.load() * 100.0).round();
+        let load = self.load_percent();
         tracing::warn!(level = level.name(), load_percent = load, "overload");
         self.metrics.overloaded(level.name());
-        let detail = serde_json::json!({ "level": level.name(), "load_percent": load });
         for recording in self.registry.all() {
-            recording.event("overload", detail.clone());
+            recording.overloaded(level, load);
         }
+    }
+
+    pub(super) fn load_percent(&self) -> f64 {
+        (self.admission.load() * 100.0).round()
     }
 
     /// Why a new bot is refused now, if it is.

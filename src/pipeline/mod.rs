@@ -51,10 +51,9 @@ use crate::media::{Kind, Micros};
 use crate::metrics::Metrics;
 use crate::shutdown::{Stop, Stopped};
 
-use admission::Admission;
+use admission::{Admission, Level};
 use assembly::{ASSEMBLE_JOBS_MAX, Asked, AssembleJob, AssemblyError};
 use budget::{Budget, LaneCharge, LaneMemory};
-use encode::EncoderSettings;
 use encode::canvas::choose;
 use ingest::png;
 use ingest::protocol::Participant;
@@ -122,15 +121,9 @@ impl Pipeline {
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<(Arc<Pipeline>, Threads), String> {
         let metrics = Arc::new(Metrics::new());
         let grid = config.grid().map_err(|error| error.to_string())?;
-        let encoder = EncoderSettings {
-            preset: config.preset.clone(),
-            crf: config.quality,
-            qpmin: config.qpmin,
-            fps: config.fps,
-        };
         let prefix = config.store_prefix.parse::<Prefix>();
         let prefix = prefix.map_err(|why| format!("--store-prefix {}: {why}", config.store_prefix))?;
-        encode::x264::check(&encoder).map_err(|error| error.to_string())?;
+        encode::x264::check_all(&config).map_err(|error| error.to_string())?;
         std::fs::create_dir_all(&config.spool)
             .map_err(|error| format!("--spool {}: cannot make the folder: {error}", config.spool.display()))?;
         let space = Arc::new(Space::new(config.spool.clone(), config.spool_quota));
@@ -169,7 +162,7 @@ impl Pipeline {
             objects,
             prefix,
             registry: Registry::default(),
-            settings: RecordingSettings::new(&config, grid, encoder),
+            settings: RecordingSettings::new(&config, grid),
             lists,
             space,
             lane_memory,
@@ -234,6 +227,10 @@ impl Pipeline {
             // Ahead of its events: without it a start could not take them up.
             self.write_state(recording, &recording.persistent());
             self.keep(Keeper::new(Arc::clone(self), Arc::clone(recording)));
+            let level = self.lists.load.level();
+            if level != Level::Normal {
+                recording.overloaded(level, self.load_percent());
+            }
         }
         Some(opened)
     }
@@ -285,6 +282,7 @@ impl Pipeline {
         let track = keys::track(participant_id, kind);
         let settings = TrackSettings {
             rules: recording.settings.rules(kind),
+            encoder: recording.settings.encoder(kind).clone(),
             kept: Arc::clone(&recording.kept),
             recording: recording.settings.clone(),
             spool: TrackSpool {

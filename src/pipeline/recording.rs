@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::clock::rfc3339;
-use crate::media::{DiscardReason, Grid, Kind, Micros};
+use crate::media::{DiscardReason, Grid, Kind, Micros, Tick};
 
 use super::delivery::Offer;
 use super::ingest::protocol::{Context, Participant, Timestamp};
@@ -19,10 +19,11 @@ use super::lane::Lane;
 use super::state::{Kept, RecordingSettings, RecordingState};
 use super::store::journal::SPOOL_VERSION;
 use super::store::keys::Name;
-use super::store::manifest::{Manifest, ParticipantManifest, SCHEMA, State, TrackManifest};
+use super::store::manifest::{Manifest, Overload, ParticipantManifest, SCHEMA, State, TrackManifest};
 use super::timeline::Mark;
 use super::timeline::clock::{Origin, RecordingClock, Verdict};
 
+mod overload;
 mod people;
 mod place;
 mod socket;
@@ -62,6 +63,7 @@ struct Inner {
     refused: BTreeSet<(String, Kind)>,
     captures_refused: u64,
     mp4: BTreeMap<String, super::store::manifest::Mp4Manifest>,
+    overload: Vec<Overload>,
     last_error: Option<String>,
     uploads_pending: usize,
 }
@@ -159,6 +161,8 @@ pub struct Now {
 pub enum Refused {
     /// The recording has as many as it may have.
     Recording,
+    /// Its socket serves as many as one may.
+    Socket,
     /// The process has as many as its memory carries.
     Memory,
     /// The recording takes no more media.
@@ -170,6 +174,7 @@ impl Refused {
     pub fn name(self) -> &'static str {
         match self {
             Refused::Recording => "recording_lanes",
+            Refused::Socket => "socket_lanes",
             Refused::Memory => "memory",
             Refused::Finished => "finished",
         }
@@ -213,6 +218,7 @@ impl Recording {
                 refused: BTreeSet::new(),
                 captures_refused: 0,
                 mp4: BTreeMap::new(),
+                overload: Vec::new(),
                 last_error: None,
                 uploads_pending: 0,
             }),
@@ -237,6 +243,12 @@ impl Recording {
         (inner.bot_id, inner.metadata) = (bot_id, metadata);
         inner.people = People::resume(participants);
         inner.alone_since_unix = Some(alone_since_unix);
+    }
+
+    /// Goes on with what an earlier process noted of overload; what lasted then is over.
+    pub fn go_on_after_overload(&self, mut overload: Vec<Overload>, end: Tick) {
+        overload.iter_mut().filter(|range| range.to_tick.is_none()).for_each(|range| range.to_tick = Some(end));
+        self.lock().overload = overload;
     }
 
     /// Puts a lane in that an earlier process began.
@@ -265,6 +277,7 @@ impl Recording {
             bot_id: inner.bot_id.clone(),
             metadata: inner.metadata.clone(),
             participants: inner.people.all(),
+            overload: inner.overload.clone(),
             alone_since: inner.alone_since_unix,
             books,
         }
@@ -411,8 +424,18 @@ impl Recording {
         } else {
             Refused::Memory
         };
+        self.note_refused(&mut inner, participant, kind, refused);
+        Err(refused)
+    }
+
+    /// A lane was refused by somebody else.
+    pub fn refuse(&self, participant: &Participant, kind: Kind, refused: Refused) {
+        self.note_refused(&mut self.lock(), participant, kind, refused);
+    }
+
+    fn note_refused(&self, inner: &mut Inner, participant: &Participant, kind: Kind, refused: Refused) {
         inner.captures_refused += 1;
-        if inner.refused.len() < REFUSED_MAX && inner.refused.insert(key) {
+        if inner.refused.len() < REFUSED_MAX && inner.refused.insert((participant.id.clone(), kind)) {
             let (reason, kind_name) = (refused.name(), kind.name());
             tracing::warn!(
                 recording = self.id(),
@@ -422,9 +445,8 @@ impl Recording {
             );
             let at = inner.clock.newest();
             let detail = serde_json::json!({ "reason": refused.name(), "kind": kind, "so_far": inner.refused.len() });
-            self.note(&mut inner, at, "lane_refused", Some(participant), detail);
+            self.note(inner, at, "lane_refused", Some(participant), detail);
         }
-        Err(refused)
     }
 
     /// Notes an event of the recording itself.
@@ -628,6 +650,7 @@ impl Recording {
             fps: self.grid.fps,
             segment_ticks: self.grid.segment_ticks,
             fill: self.settings.fill,
+            overload: inner.overload.clone(),
             tracks: inner.lanes.values().map(|lane| track_manifest(&inner, lane)).collect(),
         }
     }

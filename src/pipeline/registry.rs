@@ -13,6 +13,9 @@ use super::store::manifest::{Manifest, State};
 /// Ended recordings that are remembered; older ones are found in the store.
 pub(super) const ENDED_MAX: usize = 10_000;
 
+/// Of those the newest, whose manifests are here as a whole; the store has the others'. A manifest is some ten kilobytes.
+const WHOLE_MAX: usize = 200;
+
 /// Recordings by name.
 #[derive(Debug, Default)]
 pub struct Registry(Mutex<Inner>);
@@ -98,6 +101,9 @@ impl Inner {
             self.ended.pop_front();
         }
         self.ended.push_back(manifest);
+        if let Some(place) = self.ended.len().checked_sub(WHOLE_MAX + 1) {
+            self.ended[place] = Arc::new(for_the_list(&self.ended[place]));
+        }
     }
 }
 
@@ -108,6 +114,15 @@ fn is_of(manifest: &Manifest, name: &Name) -> bool {
 /// The name of a recording's folder in the spool.
 pub(super) fn folder_of(recording: &Recording) -> String {
     recording.spool.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What the list shows of a recording and is filtered by.
+fn for_the_list(manifest: &Manifest) -> Manifest {
+    let mut manifest = manifest.clone();
+    for track in &mut manifest.tracks {
+        (track.epochs, track.gaps, track.mp4, track.ledger) = Default::default();
+    }
+    manifest
 }
 
 impl Registry {
@@ -228,12 +243,13 @@ impl Registry {
         self.lock().open.get(name).cloned()
     }
 
-    /// The manifest of one that ended.
+    /// The manifest of one that ended, if it is one of the newest; else the store has it.
     pub fn ended_manifest(&self, name: &Name) -> Option<Arc<Manifest>> {
-        self.lock().ended.iter().find(|manifest| is_of(manifest, name)).cloned()
+        self.lock().ended.iter().rev().take(WHOLE_MAX).find(|manifest| is_of(manifest, name)).cloned()
     }
 
-    /// The manifests of those that ended, oldest first.
+    /// Those that ended, oldest first, with what a list shows; of older ones their tracks' epochs, gaps and books are not
+    /// here.
     pub fn all_ended(&self) -> Vec<Arc<Manifest>> {
         self.lock().ended.iter().cloned().collect()
     }
@@ -253,10 +269,12 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Canvas, Grid};
+    use crate::ledger::Ledger;
+    use crate::media::{Canvas, GapReason, Grid, Kind};
     use crate::pipeline::encode::EncoderSettings;
     use crate::pipeline::recording::{RecordingParts, SocketState};
     use crate::pipeline::state::RecordingSettings;
+    use crate::pipeline::store::manifest::{Gap, ParticipantManifest, TrackManifest};
 
     fn open(registry: &Registry, id: &str) -> (Arc<Recording>, bool) {
         open_name(registry, &id.into())
@@ -267,6 +285,7 @@ mod tests {
             let settings = RecordingSettings {
                 grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
                 encoder: EncoderSettings::default(),
+                screen: None,
                 canvas_max: Canvas { width: 1920, height: 1080 },
                 fill: crate::config::Fill::Black,
                 live_fill: Micros::from_secs(600),
@@ -306,6 +325,40 @@ mod tests {
         registry.ended(&second);
         assert_eq!(open(&registry, "a/b").0.id(), "a/b~3");
         assert_eq!(registry.ended_manifest(&"a/b~2".into()).unwrap().state, State::Finished);
+    }
+
+    #[test]
+    fn of_old_recordings_only_what_the_list_shows_is_kept() {
+        let registry = Registry::default();
+        let gap = Gap { from_tick: 0, to_tick: 9, reason: GapReason::NotJoined };
+        let (recording, _) = open(&registry, "r");
+        let track = TrackManifest {
+            track: "1-webcam".to_owned(),
+            participant: ParticipantManifest::default(),
+            kind: Kind::Webcam,
+            width: None,
+            height: None,
+            codecs: None,
+            first_tick: None,
+            end_tick: Some(9),
+            epochs: Vec::new(),
+            gaps: vec![gap],
+            ledger: Ledger::default(),
+            mp4: Vec::new(),
+        };
+        for n in 0..=WHOLE_MAX {
+            let manifest =
+                Manifest { recording_id: n.to_string(), tracks: vec![track.clone()], ..recording.manifest() };
+            registry.note_ended(manifest);
+        }
+        let ended = registry.all_ended();
+        assert_eq!((ended.len(), ended[0].tracks[0].end_tick), (WHOLE_MAX + 1, Some(9)));
+        assert!(
+            ended[0].tracks[0].gaps.is_empty()
+                && registry.ended_manifest(&"0".into()).is_none()
+                && registry.knows(&"0".into())
+        );
+        assert_eq!(registry.ended_manifest(&"1".into()).unwrap().tracks[0].gaps.len(), 1);
     }
 
     #[test]

@@ -157,6 +157,7 @@ impl Pipeline {
             alone_since: now - (grace - left),
         });
         recording.go_on(state.origin, last, state.bot_id, state.metadata, state.participants, first);
+        recording.go_on_after_overload(state.overload, next_tick);
         let cut: u64 = tracks.iter().map(|track| track.bytes_cut).sum();
         let detail = serde_json::json!({ "tracks": tracks.len(), "end_tick": next_tick, "bytes_cut": cut });
         recording.event("taken_up", detail);

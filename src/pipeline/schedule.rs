@@ -113,12 +113,13 @@ impl<L> ReadyList<L> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::sync::Mutex;
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{ManualClock, SystemClock};
 
     struct Lane {
         turn: Turn,
@@ -174,6 +175,61 @@ mod tests {
         }
     }
 
+    /// One worker; a screenshare of 4 MB pictures always has work, a hundred webcams have some twice a second.
+    #[test]
+    fn one_large_lane_delays_a_hundred_small_ones_by_its_share_and_no_more() {
+        const SMALL: Micros = Micros(3_000);
+        const LARGE: Micros = Micros(60_000);
+        const WEBCAMS: usize = 100;
+        struct Source {
+            turn: Turn,
+            cost: Micros,
+            /// When its waiting items came.
+            waiting: Mutex<VecDeque<Micros>>,
+        }
+        let source = |cost| Arc::new(Source { turn: Turn::default(), cost, waiting: Mutex::default() });
+        let large = source(LARGE);
+        let webcams: Vec<_> = (0..WEBCAMS).map(|_| source(SMALL)).collect();
+        let list = ReadyList::new(|source: &Source| &source.turn);
+        let clock = ManualClock::default();
+        // What comes within the half second from `now` on, in phase: the worst there is.
+        let arrive = |now: Micros| {
+            for source in &webcams {
+                source.waiting.lock().unwrap().push_back(now);
+                list.call(source);
+            }
+        };
+        large.waiting.lock().unwrap().extend([Micros(0); 10_000]);
+        list.call(&large);
+        arrive(Micros(0));
+        let (mut next, mut worked, mut delay_max) = (Micros(500_000), [Micros(0); 2], Micros(0));
+        list.serve(&clock, |source| {
+            let Some(came) = source.waiting.lock().unwrap().pop_front() else { return Worked::Nothing };
+            let is_large = source.cost == LARGE;
+            clock.advance(source.cost);
+            let so_far = &mut worked[usize::from(is_large)];
+            *so_far = *so_far + source.cost;
+            if !is_large {
+                delay_max = delay_max.max(clock.mono() - came);
+            }
+            while clock.mono() >= next {
+                arrive(next);
+                next = next + Micros(500_000);
+            }
+            if clock.mono() >= Micros::from_secs(20) {
+                source.waiting.lock().unwrap().clear();
+                list.stop_one();
+            }
+            Worked::One
+        });
+        // Every webcam is served once, and the large one once in between: no webcam waits for two of its pictures.
+        let round = Micros(SMALL.0 * WEBCAMS as i64);
+        assert!(delay_max <= round + LARGE + LARGE, "{delay_max:?}");
+        // And what the webcams leave is all the large one's: 200 ms of each 500.
+        let [small, large] = worked.map(|time| time.0 as f64 / 20e6);
+        assert!((0.58..=0.62).contains(&small) && (0.38..0.42).contains(&large), "{small} {large}");
+    }
+
     #[test]
     fn a_busy_lane_goes_to_the_end_of_the_list() {
         let lane = |todo| {
@@ -190,7 +246,7 @@ mod tests {
         list.call(&quiet);
         list.call(&quiet);
         assert_eq!(list.len(), 2);
-        let clock = crate::clock::ManualClock::default();
+        let clock = ManualClock::default();
         let mut order = Vec::new();
         list.serve(&clock, |lane| {
             clock.advance(SLICE);

@@ -124,50 +124,49 @@ impl Session {
         Name::new(self.tenant.as_deref(), &context.recording_id)
     }
 
-    /// Takes one message. `text` is the whole of it.
-    pub fn accept(&mut self, text: &Bytes, store: StoreWord) -> Accepted {
+    /// Takes one message: its bytes, and the same as text where they are UTF-8.
+    pub fn accept(&mut self, text: Option<&str>, bytes: &Bytes, store: StoreWord) -> Accepted {
         let start = self.pipeline.clock.mono();
-        self.pipeline.metrics.bytes_received.inc_by(text.len() as u64);
-        let accepted =
-            match std::str::from_utf8(text).map_err(|_| None).and_then(|text| protocol::parse(text).map_err(Some)) {
-                Ok(mut message) => {
-                    let fields = &self.pipeline.config.privacy.participant_fields;
-                    match &mut message {
-                        Message::Picture(message) => message.participant.keep(fields),
-                        Message::Participant(message) => message.participant.keep(fields),
-                        Message::Other(_) => {}
-                    }
-                    self.log_first(&message, text.len());
-                    let context = match &message {
-                        Message::Picture(message) => Some(&message.context),
-                        Message::Participant(message) => Some(&message.context),
-                        Message::Other(_) => None,
-                    };
-                    if let Some(refused) = context.and_then(|context| self.is_refused(context)) {
-                        return refused;
-                    }
-                    match message {
-                        Message::Picture(message) => match self.unknown(&message.context, store) {
-                            Some(name) => Accepted::LookUp(name),
-                            None => self.picture(*message, text, start, store),
-                        },
-                        Message::Participant(message) => {
-                            if let Some(name) = self.unknown(&message.context, store) {
-                                return Accepted::LookUp(name);
-                            }
-                            if let Some(recording) = self.recording(&message.context, store) {
-                                recording.participant_event(&message, self.pipeline.config.privacy.store_chat);
-                            }
-                            Accepted::Offers(Vec::new())
+        self.pipeline.metrics.bytes_received.inc_by(bytes.len() as u64);
+        let accepted = match text.ok_or(None).and_then(|text| protocol::parse(text).map_err(Some)) {
+            Ok(mut message) => {
+                let fields = &self.pipeline.config.privacy.participant_fields;
+                match &mut message {
+                    Message::Picture(message) => message.participant.keep(fields),
+                    Message::Participant(message) => message.participant.keep(fields),
+                    Message::Other(_) => {}
+                }
+                self.log_first(&message, bytes.len());
+                let context = match &message {
+                    Message::Picture(message) => Some(&message.context),
+                    Message::Participant(message) => Some(&message.context),
+                    Message::Other(_) => None,
+                };
+                if let Some(refused) = context.and_then(|context| self.is_refused(context)) {
+                    return refused;
+                }
+                match message {
+                    Message::Picture(message) => match self.unknown(&message.context, store) {
+                        Some(name) => Accepted::LookUp(name),
+                        None => self.picture(*message, bytes, start, store),
+                    },
+                    Message::Participant(message) => {
+                        if let Some(name) = self.unknown(&message.context, store) {
+                            return Accepted::LookUp(name);
                         }
-                        Message::Other(event) => {
-                            self.pipeline.metrics.ignored(&event);
-                            Accepted::Offers(Vec::new())
+                        if let Some(recording) = self.recording(&message.context, store) {
+                            recording.participant_event(&message, self.pipeline.config.privacy.store_chat);
                         }
+                        Accepted::Offers(Vec::new())
+                    }
+                    Message::Other(event) => {
+                        self.pipeline.metrics.ignored(&event);
+                        Accepted::Offers(Vec::new())
                     }
                 }
-                Err(error) => self.reject(error.as_ref(), text.len()),
-            };
+            }
+            Err(error) => self.reject(error.as_ref(), bytes.len()),
+        };
         self.pipeline.metrics.took(Stage::Parse, self.pipeline.clock.mono() - start);
         accepted
     }
@@ -306,6 +305,11 @@ impl Session {
             let key = (id.clone(), message.participant.id.clone(), message.kind);
             let lane = match self.lanes.get(&key) {
                 Some(lane) => Arc::clone(lane),
+                None if self.lanes.len() >= self.pipeline.config.socket_lanes_max as usize => {
+                    recording.refuse(&message.participant, message.kind, Refused::Socket);
+                    self.pipeline.metrics.lane_refused(Refused::Socket.name());
+                    return None;
+                }
                 None => match self.pipeline.open_lane(&recording, &message.participant, message.kind, header) {
                     Ok(lane) => Arc::clone(self.lanes.entry(key).or_insert(lane)),
                     Err(Refused::Finished) => continue,

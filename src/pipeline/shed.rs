@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::media::Micros;
+use crate::media::{Kind, Micros};
 
 use super::admission::REAL_TIME;
 
@@ -72,8 +72,10 @@ impl Patience {
         }
     }
 
-    /// Until when a socket that waits since `since` for a lane which last freed a slot at `freed` may go on waiting.
-    pub fn until(&self, since: Micros, freed: Micros, now: Micros) -> Micros {
+    /// Until when a socket that waits since `since` for a lane of that kind, which last freed a slot at `freed`, may go on
+    /// waiting. For webcams it has half as much patience as for screenshares: with those shedding early, the workers come
+    /// to the screenshares' captures before the rest of the patience is over.
+    pub fn until(&self, kind: Kind, since: Micros, freed: Micros, now: Micros) -> Micros {
         let lane = since.max(freed) + self.limit;
         if !self.at_real_time_pace(now) {
             return lane;
@@ -81,7 +83,8 @@ impl Patience {
         let from = now - WINDOW;
         let earlier: i64 =
             self.waits.iter().filter(|(_, end)| *end > from).map(|(start, end)| end.0 - start.max(&from).0).sum();
-        lane.min(since + Micros((self.limit.0 - earlier).max(0)))
+        let all = if kind == Kind::Screenshare { self.limit.0 } else { self.limit.0 / 2 };
+        lane.min(since + Micros((all - earlier).max(0)))
     }
 
     /// How fast the sender's time goes on, in thousandths of ours, over the window; [`REAL_TIME`] where that is not known
@@ -133,8 +136,10 @@ mod tests {
         }
         patience.held(ms(11_000), ms(19_000));
         let now = ms(20_000);
-        assert_eq!(patience.until(now, ms(19_900), now), ms(22_000));
-        assert_eq!(patience.until(ms(18_000), ms(17_000), now), ms(20_000));
+        for kind in [Kind::Webcam, Kind::Screenshare] {
+            assert_eq!(patience.until(kind, now, ms(19_900), now), ms(22_000));
+            assert_eq!(patience.until(kind, ms(18_000), ms(17_000), now), ms(20_000));
+        }
     }
 
     #[test]
@@ -152,19 +157,52 @@ mod tests {
     }
 
     #[test]
+    fn a_stuck_lane_costs_its_siblings_the_patience_in_any_ten_seconds() {
+        for (kind, most) in [(Kind::Webcam, ms(1000)), (Kind::Screenshare, ms(2000))] {
+            let mut patience = Patience::new(ms(2000));
+            let (mut now, mut holds, mut shedder) = (ms(0), Vec::new(), Shedder::default());
+            // A sender at real-time pace, with a capture of the lane that never frees a slot at each tick.
+            for tick in 0..400 {
+                now = now.max(ms(tick * 500));
+                patience.read(now, ms(tick * 500));
+                if shedder.drops_next(false) {
+                    continue;
+                }
+                let end = patience.until(kind, now, ms(0), now).max(now);
+                patience.held(now, end);
+                holds.push((now, end));
+                now = end;
+                shedder.more();
+            }
+            // Its pace is known after ten seconds.
+            for from in (20_000..180_000).step_by(100).map(ms) {
+                let to = from + WINDOW;
+                let held = holds.iter().map(|(start, end)| (end.min(&to).0 - start.max(&from).0).max(0)).sum();
+                assert!(Micros(held) <= most, "{kind:?} from {from:?}: {held}");
+            }
+            let held: i64 = holds.iter().map(|(start, end)| end.0 - start.0).sum();
+            assert!(held > most.0 * 10, "and that it has: {held}");
+        }
+    }
+
+    #[test]
     fn at_real_time_pace_a_socket_is_held_for_its_patience_in_ten_seconds() {
         let mut patience = Patience::new(ms(2000));
         for step in 0..40 {
             patience.read(ms(step * 500), ms(step * 500));
         }
         patience.held(ms(5_000), ms(5_800));
-        patience.held(ms(12_000), ms(13_500));
+        patience.held(ms(12_000), ms(12_700));
         let now = ms(20_000);
-        assert_eq!(patience.until(now, now, now), ms(20_500));
+        assert_eq!(patience.until(Kind::Webcam, now, now, now), ms(20_300));
         patience.held(ms(18_000), ms(18_600));
-        assert_eq!(patience.until(now, now, now), now);
+        assert_eq!(patience.until(Kind::Webcam, now, now, now), now, "screenshares are shed last");
+        assert_eq!(patience.until(Kind::Screenshare, now, now, now), ms(20_700));
+        patience.held(ms(19_000), ms(19_700));
+        assert_eq!(patience.until(Kind::Screenshare, now, now, now), now);
         // Ten seconds later the waits are forgotten.
-        patience.read(ms(29_000), ms(29_000));
-        assert_eq!(patience.until(ms(29_000), ms(29_000), ms(29_000)), ms(31_000));
+        let now = ms(30_000);
+        patience.read(now, now);
+        assert_eq!(patience.until(Kind::Screenshare, now, now, now), ms(32_000));
     }
 }

@@ -14,7 +14,7 @@ use crate::media::{Canvas, Grid, Kind, Micros};
 use super::encode::EncoderSettings;
 use super::ingest::protocol::Participant;
 use super::store::journal::SPOOL_VERSION;
-use super::store::manifest::State;
+use super::store::manifest::{Overload, State};
 use super::timeline::Rules;
 use super::timeline::clock::Origin;
 
@@ -26,8 +26,11 @@ pub const STATE: &str = "state.json";
 pub struct RecordingSettings {
     /// Ticks, parts, segments.
     pub grid: Grid,
-    /// What encoders are opened with.
+    /// What encoders are opened with, those of screenshares apart.
     pub encoder: EncoderSettings,
+    /// What those of screenshares are opened with; recordings of earlier versions have none of their own.
+    #[serde(default)]
+    pub screen: Option<EncoderSettings>,
     /// Larger pictures are scaled down to this.
     pub canvas_max: Canvas,
     /// What a gap shows.
@@ -44,16 +47,26 @@ pub struct RecordingSettings {
 
 impl RecordingSettings {
     /// What the options say.
-    pub fn new(config: &Config, grid: Grid, encoder: EncoderSettings) -> RecordingSettings {
+    pub fn new(config: &Config, grid: Grid) -> RecordingSettings {
+        let [encoder, screen] = EncoderSettings::of(config);
         RecordingSettings {
             grid,
             encoder,
+            screen: Some(screen),
             canvas_max: config.canvas_max,
             fill: config.fill,
             live_fill: config.live_fill.into(),
             settle: config.settle.into(),
             hold_webcam: config.hold_webcam.into(),
             hold_screenshare: config.hold_screenshare.into(),
+        }
+    }
+
+    /// What a track's encoders are opened with.
+    pub fn encoder(&self, kind: Kind) -> &EncoderSettings {
+        match kind {
+            Kind::Screenshare => self.screen.as_ref().unwrap_or(&self.encoder),
+            Kind::Webcam => &self.encoder,
         }
     }
 
@@ -107,6 +120,9 @@ pub struct RecordingState {
     /// after a track's last part.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub books: BTreeMap<String, Ledger>,
+    /// When it was touched by overload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overload: Vec<Overload>,
 }
 
 /// Whether a recording's state, with the time of tick 0 in it, is in the spool: without it no start takes up what a lane

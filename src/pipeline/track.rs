@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, rfc3339};
 use crate::media::{AccessUnit, DiscardReason, GapReason, Micros, Picture, Tick};
-use crate::metrics::{Metrics, Stage};
+use crate::metrics::{Metrics, Queue, Stage};
 
 use super::encode::nal;
 use super::lane::{Arrived, Lane, Order};
@@ -67,7 +67,7 @@ pub struct TrackWriter {
 impl TrackWriter {
     /// A track without pictures.
     pub fn new(settings: TrackSettings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> TrackWriter {
-        let (encoder, now, counts) = (settings.recording.encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
+        let (encoder, now, counts) = (settings.encoder.clone(), Arc::clone(&clock), Arc::clone(&metrics));
         TrackWriter {
             units: UnitMaker::new(
                 encoder,
@@ -127,6 +127,7 @@ impl TrackWriter {
     /// Takes a decoded capture, in the order of arrival.
     pub fn take(&mut self, lane: &Arc<Lane>, mut arrived: Arrived) {
         let (at, clock) = (arrived.capture.at, arrived.capture.clock);
+        self.metrics.waited(Queue::Pictures, self.clock.mono() - arrived.since);
         let Some(decoded) = &mut arrived.decoded else {
             lane.discard(DiscardReason::Undecodable, 1);
             self.timeline.mark(at, Mark::Undecodable);

@@ -119,7 +119,7 @@ impl UnitMaker {
     fn open_for(&self, canvas: Canvas) -> Result<Opened, EncodeError> {
         let cheaper = self.load.level() >= Level::Cheaper;
         let encoder = match cheaper {
-            true => X264::open(&self.settings.cheapest(), canvas)?,
+            true => X264::open(&self.settings.cheaper(), canvas)?,
             false => X264::open(&self.settings, canvas)?,
         };
         let options = encoder.options().to_owned();

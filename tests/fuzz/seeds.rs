@@ -10,7 +10,7 @@ use tilecast::pipeline::package::playlist::{Entry, Playlist};
 use tilecast::pipeline::package::segmenter::Segmenter;
 use tilecast::pipeline::store::journal::{EpochLine, KindRun, PartLine, Run, RunKind, SegmentLine};
 use tilecast::pipeline::store::manifest::{
-    EpochManifest, Gap, Manifest, Mp4Manifest, ParticipantManifest, State, TrackManifest,
+    EpochManifest, Gap, Manifest, Mp4Manifest, Overload, ParticipantManifest, State, TrackManifest,
 };
 
 const GRID: Grid = Grid { fps: 2, part_ticks: 2, segment_ticks: 12 };
@@ -117,6 +117,7 @@ fn manifest() -> Vec<u8> {
         fps: 2,
         segment_ticks: 12,
         fill: Default::default(),
+        overload: vec![Overload { from_tick: 1, to_tick: None, level: "cheaper".into() }],
         tracks: vec![track],
     };
     serde_json::to_vec_pretty(&manifest).expect("plain data")

@@ -228,6 +228,7 @@ impl Fake {
             fps: FPS as u32,
             segment_ticks: SEGMENT_TICKS as u32,
             fill: tilecast::config::Fill::Black,
+            overload: Vec::new(),
             tracks: recording.tracks.iter().filter_map(|track| self.track(recording, track)).collect(),
         }
     }

@@ -88,6 +88,7 @@ async fn forty_tracks_are_taken_up_with_their_books() {
             settings: RecordingSettings {
                 grid: GRID,
                 encoder: EncoderSettings::default(),
+                screen: None,
                 canvas_max: Canvas { width: 1920, height: 1080 },
                 fill: Fill::Black,
                 live_fill: Micros::from_secs(600),
@@ -101,6 +102,7 @@ async fn forty_tracks_are_taken_up_with_their_books() {
             participants: people.iter().map(known).collect(),
             alone_since: None,
             books: Default::default(),
+            overload: Vec::new(),
         };
         std::fs::write(folder.join(STATE), serde_json::to_vec(&state).unwrap()).unwrap();
     }

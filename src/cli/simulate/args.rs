@@ -33,6 +33,9 @@ pub struct SimulateArgs {
     /// Pixels of the pictures.
     #[arg(long, default_value = "640x360", value_parser = parse_size)]
     pub size: (u32, u32),
+    /// Each picture is sent this many times, under new timestamps: slides, or nobody moves.
+    #[arg(long, default_value_t = 1)]
+    pub still: u32,
     /// Timestamps are off by up to this much either way.
     #[arg(long, default_value = "0", value_parser = parse_duration)]
     pub jitter: Duration,
@@ -51,6 +54,9 @@ pub struct SimulateArgs {
     /// A participant joins late, in seconds: `1:12.5`. May be repeated.
     #[arg(long, value_name = "P:AT", value_parser = parse_join)]
     pub join: Vec<Join>,
+    /// Everybody sends at the same instants. Else bots and participants take turns within the half second
+    #[arg(long)]
+    pub in_phase: bool,
     /// The same seed gives the same meeting.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -89,6 +95,11 @@ impl SimulateArgs {
         if let Some(index) = indices.into_iter().find(|&index| index >= self.participants) {
             return wrong(format!("participant {index} does not exist: they count from 0"));
         }
+        if self.still == 0 || (self.still > 1 && self.read_back.is_some()) {
+            return wrong(
+                "--still must be 1 or more, and 1 with --read-back, which knows pictures by their numbers".into(),
+            );
+        }
         if !(0.0..=1000.0).contains(&self.speed) {
             return wrong("--speed must lie between 0 and 1000".into());
         }
@@ -106,6 +117,7 @@ impl SimulateArgs {
             late: self.late,
             camera_off: self.camera_off.clone(),
             joins: self.join.clone(),
+            in_phase: self.in_phase,
             seed: self.seed,
         })
     }
@@ -170,7 +182,7 @@ mod tests {
     #[test]
     fn a_line_becomes_a_plan() {
         let words = "--bots 2 --participants 3 --screenshares 1 --duration 90s --jitter 50ms --duplicates 1% \
-                     --reorder 0.5% --late 4 --camera-off 0:10-25 --camera-off 1:3.5-4 --join 2:12.5 --seed 9";
+                     --reorder 0.5% --late 4 --camera-off 0:10-25 --camera-off 1:3.5-4 --join 2:12.5 --in-phase --seed 9";
         let options = parse(words).unwrap().plan_options().unwrap();
         let off = |participant, from, to| CameraOff { participant, from: Micros(from), to: Micros(to) };
         let expected = PlanOptions {
@@ -183,6 +195,7 @@ mod tests {
             late: 4,
             camera_off: vec![off(0, 10_000_000, 25_000_000), off(1, 3_500_000, 4_000_000)],
             joins: vec![Join { participant: 2, at: Micros(12_500_000) }],
+            in_phase: true,
             seed: 9,
         };
         assert_eq!(options, expected);

@@ -53,6 +53,8 @@ pub struct Bot {
     pub speed: f64,
     /// Between two attempts to connect.
     pub redial_delay: Duration,
+    /// How many captures show the same picture.
+    pub still: u32,
     /// What to send.
     pub messages: Vec<Planned>,
     /// What the captures show.
@@ -181,7 +183,7 @@ impl Bot {
         let outgoing = self.outgoing(message, &name);
         let mut text = serde_json::to_string(&outgoing).expect("strings and numbers are JSON");
         if let What::Picture { kind, number } = message.what {
-            let label = Label { participant: message.participant, kind, number };
+            let label = Label { participant: message.participant, kind, number: number - number % self.still };
             let template = self.pictures.template(&label);
             let mark = r#""buffer":""#;
             let split = text.find(mark).expect("pictures have a buffer") + mark.len();
@@ -319,6 +321,7 @@ mod tests {
             origin: Micros(1_767_261_600_000_000),
             speed: 0.0,
             redial_delay: Duration::ZERO,
+            still: 1,
             messages: plan(options, 0),
             pictures: Arc::new(pictures),
         }

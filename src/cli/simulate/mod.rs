@@ -136,7 +136,7 @@ pub async fn simulate(
     for index in 0..args.bots {
         // Bots of different meetings do not send at the same instants.
         let spread = plan::SPACING.0 * i64::from(index) / i64::from(args.bots);
-        let spread = if args.speed > 0.0 { spread as f64 / args.speed } else { 0.0 };
+        let spread = if args.speed > 0.0 && !args.in_phase { spread as f64 / args.speed } else { 0.0 };
         let bot = Bot {
             url: args.url.clone(),
             recording_id: format!("{prefix}-{index}"),
@@ -145,6 +145,7 @@ pub async fn simulate(
             origin: Micros((now.as_micros() as i64 + spread as i64) / 1000 * 1000),
             speed: args.speed,
             redial_delay: args.redial_delay,
+            still: args.still,
             messages: plan(&options, index),
             pictures: pictures.clone(),
         };

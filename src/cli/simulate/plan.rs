@@ -29,6 +29,8 @@ pub struct PlanOptions {
     pub camera_off: Vec<CameraOff>,
     /// Who comes after the start.
     pub joins: Vec<Join>,
+    /// Whether all tracks send at the same instants.
+    pub in_phase: bool,
     /// Same seed, same plan.
     pub seed: u64,
 }
@@ -46,6 +48,7 @@ impl Default for PlanOptions {
             late: 0,
             camera_off: Vec::new(),
             joins: Vec::new(),
+            in_phase: false,
             seed: 1,
         }
     }
@@ -150,6 +153,9 @@ fn joined_at(options: &PlanOptions, participant: u32) -> Micros {
 
 /// Tracks take turns within a spacing, as encoders of a bot do.
 fn delay(options: &PlanOptions, participant: u32, kind: Kind) -> Micros {
+    if options.in_phase {
+        return Micros(0);
+    }
     let lane = if kind == Kind::Webcam { participant } else { options.participants + participant };
     Micros(SPACING.0 * i64::from(lane) / i64::from((options.participants + options.screenshares).max(1)))
 }

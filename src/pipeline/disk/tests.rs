@@ -32,6 +32,12 @@ struct Bench {
     _threads: Threads,
 }
 
+/// The message of a tick, as its socket hands it over.
+fn accept(session: &mut Session, tick: Tick) -> Accepted {
+    let message = Bytes::from(message(tick));
+    session.accept(std::str::from_utf8(&message).ok(), &message, StoreWord::Said)
+}
+
 impl Bench {
     fn new() -> Bench {
         Bench::start_in(Arc::new(tempfile::tempdir().unwrap()))
@@ -51,10 +57,7 @@ impl Bench {
     /// A round of pictures from this tick on; returns when all are written or booked.
     async fn send(&mut self, first: Tick) {
         for tick in first..first + ROUND {
-            let message = Bytes::from(message(tick));
-            let Accepted::Offers(offers) = self.session.accept(&message, StoreWord::Said) else {
-                panic!("a picture is taken")
-            };
+            let Accepted::Offers(offers) = accept(&mut self.session, tick) else { panic!("a picture is taken") };
             for offer in offers {
                 deliver(&self.pipeline, &mut self.session.patience, offer).await;
             }
@@ -250,7 +253,7 @@ async fn a_store_that_takes_nothing_keeps_no_recording_from_ending() {
     assert_eq!((recording.state(), spooled()), (State::Finishing, State::Finishing));
 
     // What comes now goes on from it.
-    assert!(matches!(bench.session.accept(&Bytes::from(message(ROUND)), StoreWord::Said), Accepted::Offers(_)));
+    assert!(matches!(accept(&mut bench.session, ROUND), Accepted::Offers(_)));
     assert_eq!(bench.pipeline.registry.get(&"meeting~2".into()).unwrap().continues().as_deref(), Some(ID));
     assert_eq!(lanes[0].view(|view| view.ledger.received), ROUND as u64);
 

@@ -68,7 +68,7 @@ impl Filler {
         }
         // Encoded without the lock: other lanes go on. Two that come at once encode twice, and either result serves.
         let picture = Picture::black(canvas.width, canvas.height);
-        let filler = Arc::new(Filler::prepare(&settings.cheapest(), canvas, &picture, ticks)?);
+        let filler = Arc::new(Filler::prepare(&settings.cheaper(), canvas, &picture, ticks)?);
         let mut kept = lock();
         if kept.len() >= KEPT {
             kept.remove(0);

@@ -3,12 +3,14 @@
 pub mod canvas;
 pub mod filler;
 pub mod nal;
+pub mod skip;
 #[cfg(test)]
 mod testing;
 pub mod x264;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::media::{AccessUnit, ParameterSets, Picture};
 
 /// What an encoder of the server may be asked for. Fixed for a recording by its first writer.
@@ -22,33 +24,55 @@ pub struct EncoderSettings {
     pub qpmin: u8,
     /// Pictures a second.
     pub fps: u32,
+    /// Whether the pictures are screens, not cameras.
+    #[serde(default)]
+    pub screen: bool,
+    /// Whether it is to save work where that costs little: what overload asks for. No choice of a recording.
+    #[serde(skip)]
+    pub cheaper: bool,
 }
 
-/// Measured with x264 164 on one core, two natural scenes at 640x360 and slides of small text at 1280x720, at 2 fps and
-/// an IDR every 12 pictures. Of the 6 ms that a picture may cost the whole server, encoding takes 1.8:
+/// Why these: `benches/encoder.py` measures every preset and single options at 2 pictures a second (the last run is in
+/// `benches/RESULTS.md`). Against superfast, at equal SSIM of 640x360 cameras, with CAVLC as all of them:
 ///
-/// | preset | ms, natural | kB a picture | luma PSNR | ms, slides |
-/// |---|---|---|---|---|
-/// | ultrafast | 1.1-1.4 | 33, 18 | 41.6, 45.8 | |
-/// | superfast | 1.7-2.0 | 19, 11 | 40.9, 45.4 | 3.2 |
-/// | veryfast | 3.3-3.4 | 19, 11 | 41.0, 45.5 | |
-/// | faster | 6-8 | 19, 11 | 41.2, 45.8 | |
-/// | fast, medium | 8-12 | 19, 11 | 41.3, 45.9 | 17 |
+/// | preset | work | bytes |
+/// |---|---|---|
+/// | ultrafast | 0.63 | +70 % |
+/// | superfast | 1 | |
+/// | veryfast | 1.8 | -4 % |
+/// | faster | 3.3 | -8 % |
+/// | medium | 4.6 | -9 % |
+///
+/// No single option takes work off superfast for less than a fifth more bytes, and none takes off bytes for less than
+/// 1.4 of the work but CABAC (-10 % for 1.18), which is a field of the PPS.
 ///
 /// x264 aims lower quantisers the longer a picture is shown: with crf 23 nearly all is at `qpmin`. At 20 instead of 10
-/// a picture takes a third fewer bytes and a still one 12 to 45 bytes instead of 600 to 4,000, and text of 14 pixels
-/// stays sharp. From crf 26 on the first picture of a still scene is coarser and is then refined picture by picture,
-/// which saves nothing on slides.
+/// a picture takes a third fewer bytes, and text of 14 pixels stays sharp.
 impl Default for EncoderSettings {
     fn default() -> EncoderSettings {
-        EncoderSettings { preset: "superfast".to_owned(), crf: 23, qpmin: 20, fps: 2 }
+        EncoderSettings { preset: "superfast".to_owned(), crf: 23, qpmin: 20, fps: 2, screen: false, cheaper: false }
     }
 }
 
 impl EncoderSettings {
-    /// The same with the preset that costs least. The parameter sets are those of every preset.
-    pub fn cheapest(&self) -> EncoderSettings {
-        EncoderSettings { preset: x264::PRESETS[0].to_owned(), ..self.clone() }
+    /// What the options say: for webcams, for screenshares.
+    pub fn of(config: &Config) -> [EncoderSettings; 2] {
+        let camera = EncoderSettings {
+            preset: config.preset.clone(),
+            crf: config.quality,
+            qpmin: config.qpmin,
+            fps: config.fps,
+            screen: false,
+            cheaper: false,
+        };
+        let screen =
+            EncoderSettings { crf: config.screen_quality, qpmin: config.screen_qpmin, screen: true, ..camera.clone() };
+        [camera, screen]
+    }
+
+    /// The same for less work. The parameter sets are those of every preset.
+    pub fn cheaper(&self) -> EncoderSettings {
+        EncoderSettings { cheaper: true, ..self.clone() }
     }
 }
 
@@ -57,7 +81,7 @@ pub trait Encoder: Send {
     /// Encodes a picture, which must be of the canvas's size. The first is an IDR, asked for or not.
     fn encode(&mut self, picture: &Picture, idr: bool) -> Result<AccessUnit, EncodeError>;
 
-    /// Encodes the picture of the last call again. An error before the first picture.
+    /// Shows the last picture again: bit by bit the same, unless an IDR is asked for. An error before the first picture.
     fn repeat(&mut self, idr: bool) -> Result<AccessUnit, EncodeError>;
 
     /// The parameter sets that every access unit refers to.

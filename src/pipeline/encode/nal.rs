@@ -90,8 +90,9 @@ pub fn idr_pic_id(unit: &AccessUnit, sets: &ParameterSets) -> Option<u32> {
     header.exp_golomb()
 }
 
-/// Bits of `frame_num`, `log2_max_frame_num_minus4 + 4`, of a progressive 4:2:0 SPS of the High profile (7.3.2.1.1).
-fn number_bits(sps: &[u8]) -> Option<u32> {
+/// Bits of `frame_num`, `log2_max_frame_num_minus4 + 4`, of a progressive 4:2:0 SPS of the High profile (7.3.2.1.1) whose
+/// pictures come in the order of their numbers.
+pub(super) fn number_bits(sps: &[u8]) -> Option<u32> {
     const HIGH: u32 = 100;
     let mut bits = Bits::of(sps);
     let profile = bits.take(8)?;
@@ -107,12 +108,10 @@ fn number_bits(sps: &[u8]) -> Option<u32> {
         return None;
     }
     let count = bits.exp_golomb()? + 4;
-    // The picture order type, and for type 0 its bits; type 1 would list offsets.
-    match bits.exp_golomb()? {
-        0 => bits.exp_golomb()?,
-        2 => 0,
-        _ => return None,
-    };
+    // The picture order type: others stand in every slice.
+    if bits.exp_golomb()? != 2 {
+        return None;
+    }
     // References, gaps allowed, width, height, and whether pictures are always whole.
     bits.exp_golomb()?;
     bits.take(1)?;
@@ -122,7 +121,7 @@ fn number_bits(sps: &[u8]) -> Option<u32> {
 }
 
 /// Reads bits of a NAL unit behind its first byte, without the bytes that prevent start codes (7.4.1).
-struct Bits<'a> {
+pub(super) struct Bits<'a> {
     bytes: std::slice::Iter<'a, u8>,
     zeros: u32,
     byte: u8,
@@ -130,7 +129,8 @@ struct Bits<'a> {
 }
 
 impl<'a> Bits<'a> {
-    fn of(nal: &'a [u8]) -> Bits<'a> {
+    /// Reads the payload of `nal`.
+    pub(super) fn of(nal: &'a [u8]) -> Bits<'a> {
         Bits { bytes: nal.get(1..).unwrap_or_default().iter(), zeros: 0, byte: 0, left: 0 }
     }
 
@@ -149,12 +149,12 @@ impl<'a> Bits<'a> {
     }
 
     /// Up to 32 bits.
-    fn take(&mut self, count: u32) -> Option<u32> {
+    pub(super) fn take(&mut self, count: u32) -> Option<u32> {
         (0..count).try_fold(0, |value, _| Some(value << 1 | self.bit()?))
     }
 
     /// An unsigned Exp-Golomb number (9.1), below 2^16.
-    fn exp_golomb(&mut self) -> Option<u32> {
+    pub(super) fn exp_golomb(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while self.bit()? == 0 {
             zeros += 1;

@@ -1,5 +1,5 @@
-//! Capture -> picture, with the one short cut there is: a PNG that is the same, byte by byte, as the lane's last one
-//! is not decoded again.
+//! Capture -> picture, with the two short cuts there are: a PNG that is the same, byte by byte, as the lane's last one
+//! is not decoded again, and one that shows the same pixels is not encoded again.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct Last(Option<(u128, Arc<Picture>)>);
 /// A picture and where it came from.
 #[derive(Clone, Debug)]
 pub struct Decoded {
-    /// The picture; the same allocation as the last one where the PNG was the same.
+    /// The picture; the same allocation as the last one where it shows the same.
     pub picture: Arc<Picture>,
     /// Size of the PNG.
     pub png_bytes: u64,
@@ -45,7 +45,11 @@ impl Ingest {
             return Ok(Decoded { picture: Arc::clone(picture), png_bytes, same: true });
         }
         decode_base64(&capture.base64, &mut self.png)?;
-        let picture = Arc::new(self.decoder.decode(&self.png)?);
+        let picture = self.decoder.decode(&self.png)?;
+        let picture = match &last.0 {
+            Some((_, seen)) if **seen == picture => Arc::clone(seen),
+            _ => Arc::new(picture),
+        };
         last.0 = Some((hash, Arc::clone(&picture)));
         Ok(Decoded { picture, png_bytes: self.png.len() as u64, same: false })
     }

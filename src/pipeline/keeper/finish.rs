@@ -82,7 +82,7 @@ impl Keeper {
         let Some(published) = self.tracks.get(&lane.track) else { return true };
         let published = published.lock().await;
         let job = AssembleJob {
-            encoder: self.recording.settings.encoder.clone(),
+            encoder: self.recording.settings.encoder(lane.kind).clone(),
             segment_ticks: self.recording.grid.segment_ticks,
             fill: self.recording.settings.fill,
             dir: dir.clone(),

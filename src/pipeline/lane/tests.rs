@@ -42,6 +42,7 @@ impl Bench {
         let recording = RecordingSettings {
             grid: GRID,
             encoder: EncoderSettings::default(),
+            screen: None,
             canvas_max: Canvas { width: 640, height: 360 },
             fill: Fill::Black,
             live_fill: Micros::from_secs(20),
@@ -54,6 +55,7 @@ impl Bench {
             load: Arc::default(),
             kept: Arc::clone(&kept),
             rules: recording.rules(Kind::Webcam),
+            encoder: EncoderSettings::default(),
             recording,
             spool: TrackSpool {
                 dir: dir.path().join("track"),
@@ -111,7 +113,7 @@ impl Bench {
         let decoded = Some(Decoded { picture, png_bytes: 1, same: false });
         self.lane.pending.fetch_add(1, SeqCst);
         let charge = self.budget.charge(1).await;
-        assert!(self.lane.pictures.offer(Arrived { capture, decoded, charge }).is_ok());
+        assert!(self.lane.pictures.offer(Arrived { capture, decoded, charge, since: Micros(0) }).is_ok());
     }
 
     fn obey(&self, order: Order) {

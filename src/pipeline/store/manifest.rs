@@ -85,6 +85,9 @@ pub struct Manifest {
     /// What gaps show.
     #[serde(default)]
     pub fill: Fill,
+    /// When it was touched by overload, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overload: Vec<Overload>,
     /// One entry per participant and kind; those of kinds that this program does not know are left out.
     #[serde(deserialize_with = "of_known_kinds")]
     pub tracks: Vec<TrackManifest>,
@@ -100,6 +103,17 @@ impl Manifest {
     pub fn folder(&self) -> String {
         self.prefix.clone().unwrap_or_else(|| keys::recording(&self.recording_id))
     }
+}
+
+/// A tick range in which the server had too much to do. What it cost a track are the track's gaps for that reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overload {
+    /// Its first tick.
+    pub from_tick: Tick,
+    /// The tick after its last one; `null` while it lasts.
+    pub to_tick: Option<Tick>,
+    /// What it led to at most: `cheaper` encoder options, or new bots being `refusing`.
+    pub level: String,
 }
 
 fn of_known_kinds<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TrackManifest>, D::Error> {

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::pipeline::admission::Load;
+use crate::pipeline::encode::EncoderSettings;
 use crate::pipeline::state::{Kept, RecordingSettings};
 use crate::pipeline::store::spool::TrackSpool;
 use crate::pipeline::timeline::Rules;
@@ -13,6 +14,8 @@ use crate::pipeline::timeline::Rules;
 pub struct TrackSettings {
     /// What the recording's first writer fixed.
     pub recording: RecordingSettings,
+    /// What its encoders are opened with, as that says for its kind.
+    pub encoder: EncoderSettings,
     /// The timeline's rules, which follow from that.
     pub rules: Rules,
     /// Where the track is written.

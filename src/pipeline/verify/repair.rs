@@ -122,6 +122,7 @@ fn outline(folder: &Path, events: &Events, done: &mut Vec<String>) -> Result<(Op
         fps: grid.fps,
         segment_ticks: grid.segment_ticks,
         fill: Fill::default(),
+        overload: Vec::new(),
         tracks: Vec::new(),
     };
     Ok((None, manifest))
