@@ -6,18 +6,13 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Sleep;
 
 /// Of one message in one piece, and of a few pings around it.
 const HEADERS_MAX: u64 = 64;
-/// How long the next read waits while a message is half received and nothing more of it was there. Bots behind a proxy
-/// send in pieces of 1.5 to 16 kB; to wake up for each costs as much as decoding the picture.
-const READ_APART: Duration = Duration::from_millis(5);
 /// A message up to this size is never cut: nearly every picture of a webcam is smaller.
 const SMALL: u64 = 1 << 20;
 
@@ -128,34 +123,17 @@ impl Drop for Wire {
     }
 }
 
-/// A stream that counts what it reads, lets the pieces of a message gather, and leaves itself to the [`Wire`]'s heir.
+/// A stream that counts what it reads, and leaves itself to the [`Wire`]'s heir.
 pub struct Counted {
     /// `None` only while it is dropped.
     stream: Option<TcpStream>,
     wire: Arc<Wire>,
-    /// The last read took all that was there.
-    emptied: bool,
-    /// Until when the next one waits.
-    apart: Option<Pin<Box<Sleep>>>,
 }
 
 impl Counted {
     /// Counts on `wire`.
     pub fn new(stream: TcpStream, wire: Arc<Wire>) -> Counted {
-        Counted { stream: Some(stream), wire, emptied: false, apart: None }
-    }
-
-    /// Ready once enough of a half received message may have gathered.
-    fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Only of messages anything is ever half received.
-        if std::mem::take(&mut self.emptied) && self.wire.half_received() > 0 {
-            self.apart = Some(Box::pin(tokio::time::sleep(READ_APART)));
-        }
-        if let Some(apart) = &mut self.apart {
-            ready!(apart.as_mut().poll(cx));
-            self.apart = None;
-        }
-        Poll::Ready(())
+        Counted { stream: Some(stream), wire }
     }
 
     fn stream(&mut self) -> Pin<&mut TcpStream> {
@@ -179,10 +157,8 @@ impl AsyncRead for Counted {
             // Whoever reads was told, and waits for nothing but the end.
             return Poll::Pending;
         }
-        ready!(self.poll_gathered(cx));
         let before = buffer.filled().len();
         ready!(self.stream().poll_read(cx, buffer))?;
-        self.emptied = buffer.remaining() > 0;
         self.wire.read((buffer.filled().len() - before) as u64);
         Poll::Ready(Ok(()))
     }
@@ -217,45 +193,8 @@ impl AsyncWrite for Counted {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
 
     use super::*;
-
-    #[tokio::test]
-    async fn pieces_of_a_message_gather() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let wire = Arc::new(Wire::new(Wires::new(u64::MAX)));
-        let mut counted = Counted::new(listener.accept().await.unwrap().0, Arc::clone(&wire));
-        let mut bytes = [0; 64];
-        for _ in 0..2 {
-            sender.write_all(b"GET /").await.unwrap();
-            assert_eq!(read_one(&mut counted, &mut bytes).await, (5, false), "a request");
-        }
-        wire.upgraded();
-        // What is sent, what is taken as a message before that, what one read gives, and whether it waits for more.
-        for (sent, taken, read, waits) in
-            [(10, 0, 10, false), (20, 0, 20, true), (70, 30, 64, false), (0, 0, 6, false), (9, 0, 9, true)]
-        {
-            if taken > 0 {
-                wire.message_taken(taken);
-            }
-            sender.write_all(&vec![0; sent]).await.unwrap();
-            assert_eq!(read_one(&mut counted, &mut bytes).await, (read, waits), "{sent} bytes sent");
-        }
-    }
-
-    /// Bytes of one read, and whether it waited for more to gather.
-    async fn read_one(counted: &mut Counted, bytes: &mut [u8]) -> (usize, bool) {
-        let first = futures::poll!(std::pin::pin!(counted.read(bytes)));
-        let waited = counted.apart.is_some();
-        let read = match first {
-            Poll::Ready(read) => read,
-            Poll::Pending => counted.read(bytes).await,
-        };
-        (read.unwrap(), waited)
-    }
 
     fn wire(all: &Arc<Wires>) -> Wire {
         let wire = Wire::new(Arc::clone(all));
