@@ -23,7 +23,7 @@ use super::recording::Recording;
 use super::registry::folder_of;
 use super::store::keys::Name;
 use super::store::manifest::{SCHEMA, State};
-use super::store::objects::{Objects, PutError};
+use super::store::objects::{Objects, PutError, RECORD};
 use super::store::spool::write_whole;
 
 /// Where the spool keeps what is to be deleted.
@@ -82,6 +82,14 @@ fn is_ours(tail: &str) -> bool {
             folder.ends_with("-webcam") || folder.ends_with("-screenshare") || folder.ends_with("-audio")
         }
     }
+}
+
+/// What tells of uploads that are under way, in a recording's folder of the spool and those of its tracks.
+fn records(spool: &Path) -> Vec<PathBuf> {
+    let files = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let (tracks, own): (Vec<_>, Vec<_>) = files(spool).partition(|path| path.is_dir());
+    let all = own.into_iter().chain(tracks.iter().flat_map(|track| files(track).collect::<Vec<_>>()));
+    all.filter(|path| path.extension().is_some_and(|extension| extension == RECORD)).collect()
 }
 
 /// Removes from a folder of a store what no listing tells of: what a death in the middle of a put left, and empty folders.
@@ -208,6 +216,10 @@ impl Pipeline {
     }
 
     async fn try_to_erase(&self, erasure: &Erasure) -> Result<(), EraseError> {
+        // While the spool still says what they are: parts of an upload that nobody lists.
+        for record in records(&self.spool_of(&erasure.spool)) {
+            self.objects.abort_recorded(&record).await?;
+        }
         match self.remove_from_spool(self.spool_of(&erasure.spool)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -258,6 +270,20 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_upload_that_is_under_way_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let track = dir.path().join("1-webcam");
+        std::fs::create_dir_all(track.join("0000000-abcdef")).unwrap();
+        for name in ["events.jsonl", "events.jsonl.upload", "1-webcam/video.mp4", "1-webcam/video.mp4.upload"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let mut found = records(dir.path());
+        found.sort();
+        assert_eq!(found, [track.join("video.mp4.upload"), dir.path().join("events.jsonl.upload")]);
+        assert!(records(&dir.path().join("none")).is_empty());
+    }
 
     #[test]
     fn what_lies_in_a_recordings_folder_and_is_another_one_stays() {

@@ -27,6 +27,7 @@ mod turns;
 mod watch;
 
 use address::Address;
+pub use parts::RECORD;
 use stored::Sums;
 pub use turns::Class;
 use turns::{Turn, Turns};

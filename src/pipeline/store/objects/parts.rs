@@ -52,9 +52,12 @@ struct Record {
     refused: usize,
 }
 
+/// What the name of such a file ends with.
+pub const RECORD: &str = "upload";
+
 /// The file beside `path` that says what of it is under way.
 pub fn record_of(path: &Path) -> PathBuf {
-    path.with_added_extension("upload")
+    path.with_added_extension(RECORD)
 }
 
 /// What a record holds. A part whose line is torn was not sent, as far as anybody knows.
