@@ -247,18 +247,7 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
             Message::Text(text) => Some(text.as_str()),
             _ => std::str::from_utf8(&bytes).ok(),
         };
-        let accepted = match session.accept(text, &bytes, StoreWord::NotAsked) {
-            Accepted::LookUp(name) => match app.pipeline.look_up(&name).await {
-                Ok(()) => session.accept(text, &bytes, StoreWord::Said),
-                Err(StoredError::TooMany) => {
-                    app.pipeline.metrics.socket_refused("store");
-                    Accepted::Close(TRY_AGAIN_LATER, "too many recordings of this id were finished before")
-                }
-                // A bot is lost for good after 90 s: what it sends is kept in the spool, and lands where there is room.
-                Err(_) => session.accept(text, &bytes, StoreWord::Silent),
-            },
-            accepted => accepted,
-        };
+        let accepted = accept(app, session, text, &bytes).await;
         match accepted {
             Accepted::LookUp(_) => {}
             Accepted::Close(code, reason) => return Some(Close(code, reason.to_owned())),
@@ -268,6 +257,22 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
                 }
             }
         }
+    }
+}
+
+/// Takes a message; where it would open a recording, the store is asked for it first.
+async fn accept(app: &App, session: &mut Session, text: Option<&str>, bytes: &Bytes) -> Accepted {
+    match session.accept(text, bytes, StoreWord::NotAsked) {
+        Accepted::LookUp(name) => match app.pipeline.look_up(&name).await {
+            Ok(()) => session.accept(text, bytes, StoreWord::Said),
+            Err(StoredError::TooMany) => {
+                app.pipeline.metrics.socket_refused("store");
+                Accepted::Close(TRY_AGAIN_LATER, "too many recordings of this id were finished before")
+            }
+            // A bot is lost for good after 90 s: what it sends is kept in the spool, and lands where there is room.
+            Err(_) => session.accept(text, bytes, StoreWord::Silent),
+        },
+        accepted => accepted,
     }
 }
 
