@@ -76,7 +76,7 @@ async fn while_a_lane_is_stuck_its_sender_cannot_write() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_budget_full_of_captures_drains() {
     // In flight is what three captures with their pictures need; six lanes want it at once.
-    let server = Server::start(&["--in-flight", "3MiB"]).await;
+    let server = Server::start(&["--in-flight", "3MiB", "--patience", "1h"]).await;
     const TICKS: u32 = 20;
     let bots = (0..3).map(|index| {
         let url = server.ws();

@@ -15,7 +15,7 @@ use tilecast::pipeline::store::manifest::Manifest;
 use tilecast::pipeline::verify::{Options, verify_recording};
 
 use crate::bot::{Bot, Camera};
-use crate::harness::{Metrics, Server, until};
+use crate::harness::{Metrics, PATIENCE, Server, until};
 use crate::playback::{check_finished, track};
 
 const BOTS: u32 = 2;
@@ -147,8 +147,10 @@ async fn three_times_too_much_is_shed_evenly_and_told() {
         if lost(&metrics) == lost(&seen) && waiting <= lanes {
             break lost(&metrics);
         }
-        assert!(fast.elapsed() < Duration::from_secs(10), "still {waiting} captures wait, {} are lost", lost(&metrics));
+        // Ten seconds, where nobody else wants the machine.
+        assert!(fast.elapsed() < PATIENCE, "still {waiting} captures wait, {} are lost", lost(&metrics));
     };
+    eprintln!("normal again after {:?}", fast.elapsed());
     // The load of the last seconds follows; how fast is what others leave of this machine.
     until("all is normal", || async { (server.metrics().await.get("tilecast_overload_level") == 0.0).then_some(()) })
         .await;
