@@ -9,9 +9,11 @@ use clap::{Args, Command, ValueEnum};
 
 use crate::media::Canvas;
 
+mod doors;
 mod privacy;
 mod store;
 
+pub use doors::{Doors, Secrets, entries};
 pub use privacy::{ParticipantField, PrivacyOptions};
 pub use store::StoreOptions;
 
@@ -223,13 +225,9 @@ pub struct Config {
     #[arg(long, env = "TILECAST_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
     pub log_level: String,
 
-    /// File with the ingest tokens, instead of the variable TILECAST_INGEST_TOKEN
-    #[arg(long, env = "TILECAST_INGEST_TOKEN_FILE", value_name = "FILE")]
-    pub ingest_token_file: Option<PathBuf>,
-
-    /// Listen on other than loopback addresses without ingest tokens
-    #[arg(long, env = "TILECAST_INSECURE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
-    pub insecure: bool,
+    /// Who gets in.
+    #[command(flatten)]
+    pub doors: Doors,
 }
 
 /// What is wrong with the configuration.
@@ -379,23 +377,6 @@ pub fn parse_size(text: &str) -> Result<Canvas, String> {
         text.parse::<u32>().ok().filter(|side| (64..=4096).contains(side) && side % 2 == 0).ok_or_else(wrong)
     };
     Ok(Canvas { width: side(width)?, height: side(height)? })
-}
-
-/// Reads secrets: `NAME`, or the file that `path` names. Entries have a comma or a line end between them.
-pub fn secrets(name: &str, path: Option<&Path>) -> Result<Vec<String>, ConfigError> {
-    let text = match path {
-        Some(path) => {
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?
-        }
-        None => std::env::var(name).unwrap_or_default(),
-    };
-    let entries = text.split([',', '\n', '\r']).map(str::trim).filter(|entry| !entry.is_empty());
-    let entries: Vec<String> = entries.map(str::to_owned).collect();
-    match path {
-        // Who names a file wants a lock on the door.
-        Some(path) if entries.is_empty() => Err(ConfigError::NoSecret(path.to_owned())),
-        _ => Ok(entries),
-    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@
 //! | [`pipeline::ingest`], [`pipeline::timeline`], [`pipeline::encode`], [`pipeline::package`], [`pipeline::store`] | the stages; each imports only the one before it |
 //! | [`pipeline::lane`], [`pipeline::track`] | one track's queues; its life on a worker |
 //! | [`pipeline::schedule`], [`pipeline::shed`], [`pipeline::budget`] | whose turn it is; what is shed; what is in flight |
-//! | [`pipeline::session`], [`pipeline::recording`], [`pipeline::registry`] | a socket's rules; a recording's state; all of them |
+//! | [`pipeline::pass`], [`pipeline::session`], [`pipeline::recording`], [`pipeline::registry`] | what a socket may open; its rules; a recording's state; all of them |
 //! | [`pipeline::keeper`], [`pipeline::assembly`] | publishing and finishing; the MP4 |
 //! | [`pipeline::entries`], [`pipeline::known`], [`pipeline::erase`] | by what a recording is found again; what the store knows; how one goes away |
 //! | [`pipeline::verify`] | recordings checked from outside, and repaired from their segments |

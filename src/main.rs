@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tilecast::cli::{check, repair, serve, simulate, verify};
+use tilecast::cli::{bot, check, health, repair, serve, simulate, verify};
 use tilecast::config::{Config, with_file};
 
 /// Turns the PNG streams of Recall.ai meeting bots into aligned MP4s and live HLS, one per participant.
@@ -22,6 +22,10 @@ enum Command {
     Check(Box<Config>),
     /// Play bots that send pictures to a server
     Simulate(Box<simulate::SimulateArgs>),
+    /// Recall.ai's bots: create one, look at it, let it leave, print a token for one
+    Bot(bot::BotArgs),
+    /// Ask a server on this machine whether it is well
+    Health(health::HealthArgs),
     /// Check recordings in a store, file against file
     Verify(verify::VerifyArgs),
     /// Rebuild playlists, MP4s and manifests from segments, where verify finds fault
@@ -58,6 +62,8 @@ fn run() -> Result<ExitCode, String> {
         }
         Command::Serve(config) => serve::run(*config),
         Command::Simulate(args) => simulate::run(*args).map_err(|error| error.to_string()),
+        Command::Health(args) => health::run(&args),
+        Command::Bot(args) => bot::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),
     }

@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::media::{DiscardReason, Kind, Micros};
 
+mod doors;
 mod labels;
 mod places;
 mod store;
@@ -61,6 +62,12 @@ pub struct Metrics {
     pub sockets_opened: Counter,
     /// Upgrades refused, by reason.
     pub sockets_refused: Family<ReasonLabel, Counter>,
+    /// Upgrades let in for recordings that are here alone, by reason.
+    pub sockets_limited: Family<ReasonLabel, Counter>,
+    /// Requests refused for want of permission, and connections over the limit, by reason.
+    requests_refused: Family<ReasonLabel, Counter>,
+    /// Events told, by what became of it.
+    events_told: Family<ReasonLabel, Counter>,
     /// Seconds that sockets were held because a lane or the budget was full.
     pub socket_waited: Counter<f64, AtomicU64>,
     /// Errors of encoders that cost a lane its encoder.
@@ -153,6 +160,9 @@ impl Metrics {
             store: StoreMetrics::default(),
             sockets_opened: Counter::default(),
             sockets_refused: Family::default(),
+            sockets_limited: Family::default(),
+            requests_refused: Family::default(),
+            events_told: Family::default(),
             socket_waited: Counter::default(),
             encoders_failed: Counter::default(),
             spool_failed: Counter::default(),
@@ -220,7 +230,7 @@ impl Metrics {
         r.register("puts_failed", "Puts that failed and are tried again", self.puts_failed.clone());
         self.store.register(r);
         r.register("sockets_opened", "Sockets opened", self.sockets_opened.clone());
-        r.register("sockets_refused", "Connections and upgrades refused", self.sockets_refused.clone());
+        self.register_doors(r);
         let waited = self.socket_waited.clone();
         r.register_with_unit("socket_waited", "Time sockets were held by a full lane or budget", Unit::Seconds, waited);
         r.register("encoders_failed", "Encoder errors", self.encoders_failed.clone());
@@ -314,16 +324,6 @@ impl Metrics {
     /// Counts a lane that was not opened.
     pub fn lane_refused(&self, reason: &'static str) {
         self.lanes_refused.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// Counts an upgrade that was refused.
-    pub fn socket_refused(&self, reason: &'static str) {
-        self.sockets_refused.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// Counts a connection that was one too many; says the how manieth it is.
-    pub fn connection_refused(&self) -> u64 {
-        self.sockets_refused.get_or_create(&ReasonLabel { reason: "connections" }).inc() + 1
     }
 
     /// Counts a step of overload, or out of it.
@@ -432,6 +432,9 @@ mod tests {
         metrics.rejected("not_json");
         metrics.lane_refused("memory");
         metrics.socket_refused("overloaded");
+        metrics.socket_limited("stale_signature");
+        metrics.request_refused("unauthorized");
+        metrics.event_told("taken");
         metrics.overloaded("cheaper");
         metrics.store.request("put");
         let levels = Levels { queues: vec![("captures", 1)], recordings: vec![("live", 1)], ..Levels::default() };

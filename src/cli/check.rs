@@ -9,7 +9,8 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 use crate::clock::SystemClock;
-use crate::config::{Config, secrets};
+use crate::config::{Config, Secrets};
+use crate::http::auth::Doors;
 use crate::metrics::Metrics;
 use crate::pipeline::encode::x264;
 use crate::pipeline::store::objects::Objects;
@@ -107,9 +108,11 @@ fn print_variables() -> String {
 }
 
 fn tokens(config: &Config) -> Result<String, String> {
-    let tokens = secrets("TILECAST_INGEST_TOKEN", config.ingest_token_file.as_deref());
-    match tokens.map_err(|error| error.to_string())?.len() {
-        0 if config.insecure || config.listen.ip().is_loopback() => Ok("none".to_owned()),
+    let secrets = Secrets::read(&config.doors).map_err(|error| error.to_string())?;
+    // Whether each can be one.
+    Doors::new(config.doors.clone(), config.listen.ip().is_loopback(), Vec::new())?;
+    match secrets.ingest_tokens.len() + secrets.ingest_keys.len() + secrets.recall.len() {
+        0 if config.doors.insecure || config.listen.ip().is_loopback() => Ok("none".to_owned()),
         0 => Err(format!("none, and --listen {} is no loopback address: serve will not start", config.listen)),
         count => Ok(count.to_string()),
     }

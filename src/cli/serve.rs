@@ -9,20 +9,20 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::clock::SystemClock;
-use crate::config::{Config, LogForm, secrets};
-use crate::http::auth::IngestTokens;
-use crate::http::server::{Limits, serve};
+use crate::config::{Config, LogForm};
+use crate::http::auth::Doors;
+use crate::http::server::serve;
+use crate::http::tls::Certificate;
 use crate::http::wire::Wires;
 use crate::http::{self, App};
 use crate::machine;
 use crate::pipeline::Pipeline;
 use crate::shutdown::{Signals, Stop};
 
+mod listeners;
+
 /// How long recordings may take to be suspended; the whole end stays under ten seconds.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(7);
-
-/// Connections that ask for metrics at a time.
-const INTERNAL_MAX: usize = 64;
 
 /// In the spool: held by the process that works on it.
 const LOCK: &str = ".lock";
@@ -33,20 +33,23 @@ const LOCK: &str = ".lock";
 /// Text that names the option and the way out.
 pub fn run(config: Config) -> Result<ExitCode, String> {
     start_log(&config)?;
-    let tokens =
-        secrets("TILECAST_INGEST_TOKEN", config.ingest_token_file.as_deref()).map_err(|error| error.to_string())?;
-    let tokens = IngestTokens::new(&tokens);
-    if tokens.is_empty() && !config.insecure && !config.listen.ip().is_loopback() {
+    let local = config.listen.ip().is_loopback();
+    let _spool_is_ours = lock_spool(&config.spool)?;
+    let doors = Doors::new(config.doors.clone(), local, listeners::grant_key(&config.spool)?)?;
+    if doors.lets_every_bot_in() && !config.doors.insecure && !local {
         return Err(format!(
-            "--listen {}: without ingest tokens only loopback addresses are listened on; set TILECAST_INGEST_TOKEN, or give --insecure",
+            "--listen {}: without credentials for bots only loopback addresses are listened on; set TILECAST_INGEST_TOKEN, TILECAST_INGEST_KEY or TILECAST_RECALL_SECRET, or give --insecure",
             config.listen
         ));
     }
-    if tokens.tenants() > 1 && !config.store_prefix.contains("{tenant}") {
+    if doors.tenants() > 1 && !config.store_prefix.contains("{tenant}") {
         return Err(format!(
             "--store-prefix {}: with more than one tenant it must hold {{tenant}}, for example {{tenant}}/{{recording_id}}",
             config.store_prefix
         ));
+    }
+    if doors.api_is_closed() && !local {
+        tracing::warn!("without TILECAST_API_TOKEN the API, the page and the media are closed");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -54,44 +57,49 @@ pub fn run(config: Config) -> Result<ExitCode, String> {
         .thread_name("tokio")
         .build()
         .map_err(|error| format!("cannot start tokio: {error}"))?;
-    let code = runtime.block_on(service(config, tokens));
+    let code = runtime.block_on(service(config, doors));
     // A store that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
 }
 
-async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, String> {
+async fn service(config: Config, doors: Doors) -> Result<ExitCode, String> {
     // Before "ready": who reads that may send a signal.
     let mut signals = Signals::catch().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let listen = |address: std::net::SocketAddr, option: &'static str| async move {
         TcpListener::bind(address).await.map_err(|error| format!("{option} {address}: {error}"))
     };
-    let _spool_is_ours = lock_spool(&config.spool)?;
     let public = listen(config.listen, "--listen").await?;
     let internal_listener = listen(config.internal_listen, "--internal-listen").await?;
-    let limits = limits(&config);
     let address = public.local_addr().map_err(|error| format!("--listen: {error}"))?;
     let internal_address = internal_listener.local_addr().map_err(|error| format!("--internal-listen: {error}"))?;
+    let tls = Certificate::open(&config.doors)?;
     let (pipeline, mut threads) = Pipeline::start(config, Arc::new(SystemClock::new()))?;
     let app = App {
         pipeline: Arc::clone(&pipeline),
-        tokens: Arc::new(tokens),
+        doors: Arc::new(doors),
         stop: Arc::default(),
         closing: Arc::default(),
         sockets: Arc::default(),
         // Beside what is in flight, and half of that: what is half received soon is in flight.
         wires: Wires::new(pipeline.budget.capacity() / 2),
     };
+    tokio::spawn(Arc::clone(&app.doors).watch_files(app.stop.listen()));
+    let (limits, inside) = listeners::limits(&pipeline.config, tls.as_ref());
+    listeners::tell_events(&app)?;
+    if let Some(certificate) = tls {
+        tokio::spawn(certificate.watch(app.stop.listen()));
+    }
+    let scheme = if limits.tls.is_some() { "https" } else { "http" };
     let wires = Arc::clone(&app.wires);
     let listeners_end = Stop::new();
     let metrics = || Arc::clone(&pipeline.metrics);
     let public =
         tokio::spawn(serve(public, http::public(app.clone()), limits, wires, metrics(), listeners_end.listen()));
-    let limits = Limits { connections_max: INTERNAL_MAX, ..limits };
     let internal = http::internal(app.clone());
-    let internal = serve(internal_listener, internal, limits, Wires::new(0), metrics(), listeners_end.listen());
+    let internal = serve(internal_listener, internal, inside, Wires::new(0), metrics(), listeners_end.listen());
     let internal = tokio::spawn(internal);
-    tracing::info!(listen = %address, internal = %internal_address, "ready: the page is at http://{address}/");
+    tracing::info!(listen = %address, internal = %internal_address, "ready: the page is at {scheme}://{address}/");
 
     // Not within the macro: a log level that hides the line would not wait.
     let signal = signals.next().await;
@@ -124,15 +132,6 @@ async fn service(config: Config, tokens: IngestTokens) -> Result<ExitCode, Strin
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        header_timeout: config.header_timeout,
-        peer_timeout: config.peer_timeout,
-        // The other half is for the files of lanes and uploads.
-        connections_max: config.connections_max.map_or(machine::files() / 2, |max| max as usize),
-    }
 }
 
 /// Takes the spool for this process alone, for as long as the file is open: two would ruin each other's recordings. A

@@ -2,9 +2,16 @@
 
 pub mod api;
 pub mod auth;
+mod body;
+pub mod census;
 pub mod error;
+mod guard;
+mod hooks;
 pub mod media;
+pub mod outgoing;
+mod play;
 pub mod server;
+pub mod tls;
 pub mod web;
 pub mod wire;
 pub mod ws;
@@ -23,7 +30,7 @@ use crate::pipeline::store::keys::Name;
 use crate::pipeline::{Current, Pipeline};
 use crate::shutdown::Stop;
 
-use auth::IngestTokens;
+use auth::{Admitted, Doors};
 use error::ApiError;
 use wire::Wires;
 
@@ -32,8 +39,8 @@ use wire::Wires;
 pub struct App {
     /// The five stages.
     pub pipeline: Arc<Pipeline>,
-    /// Who may send.
-    pub tokens: Arc<IngestTokens>,
+    /// Who may do what.
+    pub doors: Arc<Doors>,
     /// Rung when no new bot is taken.
     pub stop: Arc<Stop>,
     /// Rung when sockets are to be closed.
@@ -42,6 +49,13 @@ pub struct App {
     pub sockets: Arc<AtomicU64>,
     /// The connections of the public listener.
     pub wires: Arc<Wires>,
+}
+
+impl App {
+    /// Whether a bot that is let in for recordings that are here alone finds any.
+    fn has_use_for(&self, admitted: &Admitted) -> bool {
+        admitted.pass.refuses(self.pipeline.clock.unix()).is_none() || self.pipeline.registry.has_live()
+    }
 }
 
 /// The public listener's routes.
@@ -53,13 +67,28 @@ pub fn public(app: App) -> Router {
         .route("/ws/recall/{key}/", any(ws::upgrade))
         .route("/healthz", get(api::healthz))
         .route("/readyz", get(api::readyz))
-        .route("/api/v1/recordings", get(api::list))
-        .route("/api/v1/recordings/{id}", get(api::get).delete(api::delete))
-        .route("/api/v1/recordings/{id}/finish", post(api::finish))
-        .route("/media/{recording}/{*tail}", any(serve_media))
+        .route("/hooks/recall", post(hooks::recall))
+        .merge(guarded(&app))
+        .merge(Router::new().route("/play/{grant}/{recording}/{*tail}", any(play::play)).layer(guard::cors_for_all()))
         .merge(web::router())
         .fallback(nothing)
         .with_state(app)
+}
+
+/// What needs a token, where there are any.
+fn guarded(app: &App) -> Router<App> {
+    let api = Router::new()
+        .route("/api/v1/recordings", get(api::list))
+        .route("/api/v1/recordings/{id}", get(api::get).delete(api::delete))
+        .route("/api/v1/recordings/{id}/finish", post(api::finish))
+        .route("/api/v1/recordings/{id}/grants", post(play::grant));
+    let media = Router::new().route("/media/{recording}/{*tail}", any(serve_media));
+    let guard = axum::middleware::from_fn_with_state(app.clone(), guard::guard);
+    let origins = &app.pipeline.config.doors.cors;
+    api.route_layer(guard.clone()).merge(match origins.is_empty() {
+        true => media.route_layer(guard),
+        false => media.route_layer(guard).layer(guard::cors(origins)),
+    })
 }
 
 /// The internal listener's routes.

@@ -8,13 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
+
+use super::census::Counted as Place;
 
 /// Of one message in one piece, and of a few pings around it.
 const HEADERS_MAX: u64 = 64;
 /// A message up to this size is never cut: nearly every picture of a webcam is smaller.
 const SMALL: u64 = 1 << 20;
+
+/// A connection's bytes, in TLS or not.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// All connections of a listener.
 #[derive(Debug)]
@@ -42,7 +48,6 @@ impl Wires {
 }
 
 /// A connection, below HTTP; an extension of each of its requests.
-#[derive(Debug)]
 pub struct Wire {
     /// Bytes read of a message that is not whole.
     half: AtomicU64,
@@ -53,7 +58,7 @@ pub struct Wire {
     cut: Notify,
     all: Arc<Wires>,
     /// Who gets the stream when HTTP and WebSocket are done with it.
-    heir: Mutex<Option<oneshot::Sender<TcpStream>>>,
+    heir: Mutex<Option<oneshot::Sender<Box<dyn Stream>>>>,
 }
 
 impl Wire {
@@ -97,7 +102,7 @@ impl Wire {
     }
 
     /// Asks for the stream: it comes once everybody else has dropped it, and is to be passed to [`super::server::linger`].
-    pub fn inherit(&self) -> oneshot::Receiver<TcpStream> {
+    pub fn inherit(&self) -> oneshot::Receiver<Box<dyn Stream>> {
         let (give, take) = oneshot::channel();
         *self.heir.lock().unwrap_or_else(PoisonError::into_inner) = Some(give);
         take
@@ -126,17 +131,19 @@ impl Drop for Wire {
 /// A stream that counts what it reads, and leaves itself to the [`Wire`]'s heir.
 pub struct Counted {
     /// `None` only while it is dropped.
-    stream: Option<TcpStream>,
+    stream: Option<Box<dyn Stream>>,
     wire: Arc<Wire>,
+    /// An upgraded connection lives on in its stream.
+    _place: Place,
 }
 
 impl Counted {
     /// Counts on `wire`.
-    pub fn new(stream: TcpStream, wire: Arc<Wire>) -> Counted {
-        Counted { stream: Some(stream), wire }
+    pub fn new(stream: Box<dyn Stream>, wire: Arc<Wire>, place: Place) -> Counted {
+        Counted { stream: Some(stream), wire, _place: place }
     }
 
-    fn stream(&mut self) -> Pin<&mut TcpStream> {
+    fn stream(&mut self) -> Pin<&mut Box<dyn Stream>> {
         Pin::new(self.stream.as_mut().expect("taken when dropped, and not before"))
     }
 }
@@ -186,7 +193,7 @@ impl AsyncWrite for Counted {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.as_ref().is_some_and(TcpStream::is_write_vectored)
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 }
 

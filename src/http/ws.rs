@@ -17,9 +17,11 @@ use crate::media::Micros;
 use crate::pipeline::admission::{Full, Verdict};
 use crate::pipeline::delivery::deliver;
 use crate::pipeline::known::StoredError;
+use crate::pipeline::pass::Limited;
 use crate::pipeline::session::{Accepted, Session, StoreWord, TRY_AGAIN_LATER};
 
 use super::App;
+use super::auth::Admitted;
 use super::error::ApiError;
 use super::server::linger;
 use super::wire::Wire;
@@ -56,13 +58,15 @@ pub async fn upgrade(
     }
     // Any query passes: a bot that is refused for one dials in vain 30 times.
     let token = asked.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
-    let Some(admitted) = app.tokens.admit(token) else {
+    let Some(admitted) =
+        app.doors.admit(token, &headers, app.pipeline.clock.unix()).filter(|admitted| app.has_use_for(admitted))
+    else {
         metrics.socket_refused("unauthorized");
         tracing::warn!(
             key = key.as_ref().map(|Path(key)| key.as_str()),
-            "a socket without a valid ?token= was refused"
+            "a socket without a valid token or signature was refused"
         );
-        return ApiError::new(StatusCode::UNAUTHORIZED, "give a valid ?token=").into_response();
+        return ApiError::new(StatusCode::UNAUTHORIZED, "give a valid ?token= or a valid signature").into_response();
     };
     if app.stop.is_rung() {
         metrics.socket_refused("stopping");
@@ -79,9 +83,14 @@ pub async fn upgrade(
         Verdict::Judge(full) => Some(full),
         Verdict::Refuse(full) => {
             metrics.socket_refused(full.name());
+            app.pipeline.tell_refused(key.as_deref(), admitted.tenant.as_deref(), full.name());
             return refusal(full).into_response();
         }
     };
+    if let Some(limited) = admitted.pass.refuses(app.pipeline.clock.unix()) {
+        metrics.socket_limited(limited.name());
+        tracing::info!(reason = limited.name(), "a socket was let in for recordings that are here alone");
+    }
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => {
@@ -98,7 +107,7 @@ pub async fn upgrade(
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER_MAX)
-        .on_upgrade(move |socket| serve(app, socket, wire, Caller { tenant: admitted.tenant, key, judged }))
+        .on_upgrade(move |socket| serve(app, socket, wire, Caller { admitted, key, judged }))
 }
 
 /// 503 for a bot that is new while there is no room: it dials again, as balancers do with another server.
@@ -109,7 +118,7 @@ fn refusal(full: Full) -> impl IntoResponse {
 
 /// Who dialed.
 struct Caller {
-    tenant: Option<String>,
+    admitted: Admitted,
     key: Option<String>,
     /// Let in while new bots are refused.
     judged: Option<Full>,
@@ -122,11 +131,13 @@ async fn serve(app: App, socket: WebSocket, wire: Arc<Wire>, caller: Caller) {
     let (sink, mut stream) = socket.split();
     let (close, closed) = oneshot::channel();
     let writer = tokio::spawn(write(sink, app.pipeline.config.ping_every, closed));
-    let mut session = Session::new(Arc::clone(&app.pipeline), caller.tenant, caller.judged);
+    let Admitted { tenant, pass } = caller.admitted;
+    let mut session = Session::new(Arc::clone(&app.pipeline), tenant.clone(), pass, caller.judged);
     let end = read(&app, &mut stream, &mut session, &wire).await;
     if let Some(full) = session.judged()
         && end.as_ref().is_some_and(|end| end.0 == TRY_AGAIN_LATER)
     {
+        app.pipeline.tell_refused(caller.key.as_deref(), tenant.as_deref(), full.name());
         app.pipeline.metrics.socket_refused(full.name());
         app.pipeline.admission.refused(caller.key.as_deref(), app.pipeline.clock.mono());
     }
@@ -251,6 +262,7 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
         match accepted {
             Accepted::LookUp(_) => {}
             Accepted::Close(code, reason) => return Some(Close(code, reason.to_owned())),
+            Accepted::NothingNew(limited) => return Some(nothing_new(app, limited)),
             Accepted::Offers(offers) => {
                 for offer in offers {
                     deliver(&app.pipeline, &mut session.patience, offer).await;
@@ -274,6 +286,13 @@ async fn accept(app: &App, session: &mut Session, text: Option<&str>, bytes: &By
         },
         accepted => accepted,
     }
+}
+
+/// The end of a socket that would open a recording, and may not.
+fn nothing_new(app: &App, limited: Limited) -> Close {
+    let reason = limited.name();
+    app.pipeline.metrics.socket_refused(reason);
+    Close(1008, format!("{reason}: this socket is for recordings that are here alone"))
 }
 
 /// Bytes that a message came with, headers apart.

@@ -1,6 +1,7 @@
 //! Wiring only: every channel, thread and capacity of the pipeline is made here.
 
 pub mod admission;
+mod apart;
 pub mod assembly;
 pub mod budget;
 mod current;
@@ -16,7 +17,9 @@ pub mod known;
 pub mod lane;
 mod levels;
 mod others;
+pub mod outbox;
 pub mod package;
+pub mod pass;
 pub mod recording;
 pub mod registry;
 mod restore;
@@ -27,6 +30,7 @@ pub mod session;
 pub mod shed;
 pub mod state;
 pub mod store;
+mod telling;
 mod threads;
 pub mod timeline;
 pub mod track;
@@ -52,6 +56,7 @@ use crate::metrics::Metrics;
 use crate::shutdown::{Stop, Stopped};
 
 use admission::{Admission, Level};
+use apart::apart;
 use assembly::{ASSEMBLE_JOBS_MAX, Asked, AssembleJob, AssemblyError};
 use budget::{Budget, LaneCharge, LaneMemory};
 use encode::canvas::choose;
@@ -71,6 +76,7 @@ use store::recovery::TakenUp;
 use store::space::Space;
 use store::spool::TrackSpool;
 use store::sync::{self, SYNC_JOBS_MAX, SyncJob};
+use telling::Telling;
 use threads::{hand_over, join, spawn, spawn_workers};
 use track::{TrackSettings, TrackWriter};
 
@@ -110,6 +116,7 @@ pub struct Pipeline {
     keepers: Mutex<JoinSet<()>>,
     /// Taking up from the store: one at a time, so that none is taken up twice.
     taking_over: tokio::sync::Mutex<()>,
+    telling: Option<Telling>,
     stop: Stop,
 }
 
@@ -154,6 +161,7 @@ impl Pipeline {
         // Beside the start, which does not wait for it.
         let (counted, found) = (Arc::clone(&space), space.found());
         threads.last.push(spawn("count".to_owned(), move || counted.count(&found))?);
+        let telling = Telling::start(&config, &metrics, &mut threads)?;
         let in_flight = config.in_flight.unwrap_or_else(|| machine::memory() / 4);
         let pipeline = Arc::new(Pipeline {
             clock,
@@ -173,6 +181,7 @@ impl Pipeline {
             assemble,
             keepers: Mutex::default(),
             taking_over: tokio::sync::Mutex::default(),
+            telling,
             stop: Stop::new(),
             config,
         });
@@ -226,6 +235,7 @@ impl Pipeline {
             tracing::info!(recording = name.id, tenant = name.tenant, continues, unsure, "recording started");
             // Ahead of its events: without it a start could not take them up.
             self.write_state(recording, &recording.persistent());
+            self.tell_started(recording);
             self.keep(Keeper::new(Arc::clone(self), Arc::clone(recording)));
             let level = self.lists.load.level();
             if level != Level::Normal {
@@ -243,6 +253,7 @@ impl Pipeline {
         keepers.spawn(async move {
             let recording = keeper.recording();
             keeper.run().await;
+            pipeline.tell_ended(&recording);
             pipeline.registry.ended(&recording);
             recording.leave();
         });
@@ -263,12 +274,18 @@ impl Pipeline {
         kind: Kind,
         first: Option<&png::Header>,
     ) -> Result<Arc<Lane>, Refused> {
-        recording.lane(participant, kind, self.config.recording_lanes_max as usize, |recording| {
+        let mut is_new = false;
+        let lane = recording.lane(participant, kind, self.config.recording_lanes_max as usize, |recording| {
             let (width, height) = first.map_or((0, 0), |header| (header.width, header.height));
             let canvas = choose(width, height, recording.settings.canvas_max);
             let memory = self.lane_memory.open(Lane::bytes(canvas))?;
+            is_new = true;
             Some(self.make_lane(recording, &participant.id, kind, memory, None))
-        })
+        })?;
+        if is_new {
+            self.tell_track_started(recording, &lane.track);
+        }
+        Ok(lane)
     }
 
     fn make_lane(
@@ -373,18 +390,6 @@ impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pipeline")
     }
-}
-
-/// The spool is emptied when a recording is finished, and every folder in it is taken for a recording.
-fn apart(config: &Config) -> Result<(), String> {
-    let Some(store) = Objects::folder(&config.store) else { return Ok(()) };
-    let whole = |path: &std::path::Path| std::fs::canonicalize(path).ok();
-    let (Some(store), Some(spool)) = (whole(&store), whole(&config.spool)) else { return Ok(()) };
-    if store.starts_with(&spool) || spool.starts_with(&store) {
-        let (store, spool) = (&config.store, config.spool.display());
-        return Err(format!("--store {store} and --spool {spool}: one lies within the other; give two folders apart"));
-    }
-    Ok(())
 }
 
 /// Six random base32 characters: the name of this process in the store.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -109,6 +109,8 @@ pub struct Recording {
     pub changed: Arc<Notify>,
     /// Whether its state is in the spool.
     pub kept: Arc<Kept>,
+    /// Recall says that its bot does not come back.
+    bot_gone: AtomicBool,
     told_to_finish: Notify,
     told_to_delete: Notify,
     /// Rung once nothing serves it any more.
@@ -197,6 +199,7 @@ impl Recording {
             settings: parts.settings,
             changed: Arc::new(Notify::new()),
             kept: Arc::default(),
+            bot_gone: AtomicBool::new(false),
             told_to_finish: Notify::new(),
             told_to_delete: Notify::new(),
             left: Notify::new(),
@@ -509,6 +512,11 @@ impl Recording {
         if inner.state != State::Live {
             return;
         }
+        let gone = self.bot_gone.load(SeqCst);
+        if gone && inner.sockets.iter().all(|socket| socket.is_silent(wall)) {
+            self.begin_to_finish(&mut inner);
+            return;
+        }
         if let Some(since) = inner.alone_since {
             if wall - since >= grace {
                 self.begin_to_finish(&mut inner);
@@ -519,6 +527,12 @@ impl Recording {
         let idle = !busy && inner.limbo.is_empty() && inner.lanes.values().all(|lane| lane.is_drained());
         let clock = inner.clock.now(wall, idle);
         inner.lanes.values().for_each(|lane| lane.advance(clock));
+    }
+
+    /// Its bot does not come back: it is finished once nothing comes any more, without its grace. What is on its way still
+    /// belongs to it.
+    pub fn bot_is_gone(&self) {
+        self.bot_gone.store(true, SeqCst);
     }
 
     /// Goes on with an end that an earlier process began.

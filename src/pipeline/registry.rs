@@ -227,6 +227,11 @@ impl Registry {
         inner.open.iter().any(|(name, recording)| goes_on(name) && recording.state() == State::Live)
     }
 
+    /// Whether any recording takes media.
+    pub fn has_live(&self) -> bool {
+        self.lock().open.values().any(|recording| recording.state() == State::Live)
+    }
+
     /// Whether the bot of a recording that is here may be on its way back.
     pub fn waits_for_bot(&self, now: Micros) -> bool {
         self.lock().open.values().any(|recording| recording.waits_for_bot(now))

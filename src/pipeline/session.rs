@@ -17,11 +17,14 @@ use super::delivery::Offer;
 use super::ingest::protocol::{self, Context, Message, PictureMessage, ProtocolError};
 use super::ingest::{Capture, png};
 use super::lane::{Expected, Lane};
+use super::pass::{Limited, Pass};
 use super::recording::{Recording, Refused, SocketState};
 use super::registry::Opened;
 use super::shed::Patience;
 use super::store::keys::Name;
 use super::store::manifest::State;
+
+mod first;
 
 /// How often a picture looks for a live recording: two ends in a row within microseconds do not happen.
 const TRIES: usize = 3;
@@ -49,6 +52,8 @@ pub enum Accepted {
     LookUp(Name),
     /// The socket is to be closed, with this WebSocket close code and reason.
     Close(u16, &'static str),
+    /// It is to be closed, for it may open no new recording.
+    NothingNew(Limited),
 }
 
 /// What is known of the store's word on the recording of a message.
@@ -71,6 +76,7 @@ fn header_of(base64: &str) -> Option<png::Header> {
 pub struct Session {
     pipeline: Arc<Pipeline>,
     tenant: Option<String>,
+    pass: Pass,
     socket: Arc<SocketState>,
     recordings: HashMap<String, Served>,
     lanes: HashMap<(String, String, Kind), Arc<Lane>>,
@@ -84,12 +90,13 @@ pub struct Session {
 
 impl Session {
     /// A socket that has said nothing yet.
-    pub fn new(pipeline: Arc<Pipeline>, tenant: Option<String>, judged: Option<Full>) -> Session {
+    pub fn new(pipeline: Arc<Pipeline>, tenant: Option<String>, pass: Pass, judged: Option<Full>) -> Session {
         let patience = Patience::new(Micros::from(pipeline.config.patience));
         let socket = Arc::new(SocketState::new(pipeline.clock.mono()));
         Session {
             pipeline,
             tenant,
+            pass,
             socket,
             recordings: HashMap::new(),
             lanes: HashMap::new(),
@@ -110,14 +117,26 @@ impl Session {
         self.judged
     }
 
-    /// Whether a message of this recording is to be refused, because its bot is new.
-    fn is_refused(&mut self, context: &Context) -> Option<Accepted> {
-        let full = self.judged?;
+    /// Whether a message of this recording is to be refused, because its bot is new, or may open nothing new. `open`: it is
+    /// taken next, and not looked up in the store first.
+    fn is_refused(&mut self, context: &Context, open: bool) -> Option<Accepted> {
+        let served = self.recordings.get(&context.recording_id);
+        if served.is_some_and(|served| served.recording.state() == State::Live) {
+            return None;
+        }
         if self.pipeline.registry.is_live(&self.name(context)) {
             self.judged = None;
             return None;
         }
-        Some(Accepted::Close(TRY_AGAIN_LATER, full.name()))
+        if let Some(full) = self.judged {
+            return Some(Accepted::Close(TRY_AGAIN_LATER, full.name()));
+        }
+        let unix = self.pipeline.clock.unix();
+        let refused = match open {
+            true => self.pass.open(unix, self.pipeline.clock.mono()).err(),
+            false => self.pass.refuses(unix),
+        };
+        refused.map(Accepted::NothingNew)
     }
 
     fn name(&self, context: &Context) -> Name {
@@ -142,18 +161,16 @@ impl Session {
                     Message::Participant(message) => Some(&message.context),
                     Message::Other(_) => None,
                 };
-                if let Some(refused) = context.and_then(|context| self.is_refused(context)) {
+                let unknown = context.and_then(|context| self.unknown(context, store));
+                if let Some(refused) = context.and_then(|context| self.is_refused(context, unknown.is_none())) {
                     return refused;
                 }
+                if let Some(id) = unknown {
+                    return Accepted::LookUp(id);
+                }
                 match message {
-                    Message::Picture(message) => match self.unknown(&message.context, store) {
-                        Some(name) => Accepted::LookUp(name),
-                        None => self.picture(*message, bytes, start, store),
-                    },
+                    Message::Picture(message) => self.picture(*message, bytes, start, store),
                     Message::Participant(message) => {
-                        if let Some(name) = self.unknown(&message.context, store) {
-                            return Accepted::LookUp(name);
-                        }
                         if let Some(recording) = self.recording(&message.context, store) {
                             recording.participant_event(&message, self.pipeline.config.privacy.store_chat);
                         }
@@ -195,41 +212,6 @@ impl Session {
                 "legacy protocol v1.10: subscribe video_separate_png.data to a websocket endpoint",
             ),
             _ => Accepted::Offers(Vec::new()),
-        }
-    }
-
-    /// The first message of a socket is logged by shape, never by content.
-    fn log_first(&mut self, message: &Message<'_>, bytes: usize) {
-        if !std::mem::take(&mut self.first) {
-            return;
-        }
-        match message {
-            Message::Picture(picture) => {
-                let header = header_of(&picture.buffer);
-                tracing::info!(
-                    recording = picture.context.recording_id,
-                    kind = picture.kind.name(),
-                    bytes,
-                    base64_bytes = picture.buffer.len(),
-                    width = header.as_ref().map(|header| header.width),
-                    height = header.as_ref().map(|header| header.height),
-                    has_absolute = picture.timestamp.absolute.is_some(),
-                    has_bot = picture.context.bot_id.is_some(),
-                    "first message of a socket: a picture"
-                );
-            }
-            Message::Participant(event) => {
-                tracing::info!(
-                    recording = event.context.recording_id,
-                    action = &*event.action,
-                    bytes,
-                    has_absolute = event.timestamp.absolute.is_some(),
-                    "first message of a socket: a participant event"
-                );
-            }
-            Message::Other(event) => {
-                tracing::info!(event = &**event, bytes, "first message of a socket: another event")
-            }
         }
     }
 

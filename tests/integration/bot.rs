@@ -11,6 +11,7 @@ use tilecast::cli::simulate::template::Template;
 use tilecast::clock::rfc3339;
 use tilecast::media::{Kind, Micros};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -130,7 +131,16 @@ impl Bot {
 
     /// Dials `url`; gives the status, headers and body of a refusal.
     pub async fn dial(url: &str) -> Result<Bot, (u16, String)> {
-        match connect_async(url).await {
+        Bot::dial_with(url, &[]).await
+    }
+
+    /// The same, with headers.
+    pub async fn dial_with(url: &str, headers: &[(&'static str, &str)]) -> Result<Bot, (u16, String)> {
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        match connect_async(request).await {
             Ok((socket, _)) => Ok(Bot { socket, pings: 0 }),
             Err(Error::Http(response)) => {
                 let body = response.body().as_deref().unwrap_or_default();

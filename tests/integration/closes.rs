@@ -123,7 +123,7 @@ async fn only_who_has_a_token_is_let_in() {
         let Err((status, body)) = Bot::dial(&format!("{base}/{query}")).await else { panic!("`{query}` is let in") };
         assert_eq!(status, 401, "{query}");
         let error: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(error["error"], "give a valid ?token=");
+        assert_eq!(error["error"], "give a valid ?token= or a valid signature");
     }
     assert_eq!(server.metrics().await.get("tilecast_sockets_refused_total{reason=\"unauthorized\"}"), 6.0);
 

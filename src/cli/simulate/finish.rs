@@ -68,7 +68,14 @@ async fn request(host: &str, method: Method, path: &str) -> Result<(u16, Bytes),
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     let driver = tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("host", host).body(Empty::<Bytes>::new());
+    let request = Request::builder().method(method).uri(path).header("host", host);
+    // The entry that may do everything, where the server has tokens.
+    let tokens = crate::config::entries("TILECAST_API_TOKEN", None).map_err(|error| failed(&error))?;
+    let request = match tokens.iter().find(|token| !token.contains(':')) {
+        Some(token) => request.header("authorization", format!("Bearer {token}")),
+        None => request,
+    };
+    let request = request.body(Empty::<Bytes>::new());
     let request = request.map_err(|error| failed(&error))?;
     let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
     let status = response.status().as_u16();

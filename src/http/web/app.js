@@ -8,6 +8,14 @@ const IDLE_POLL_MS = 10000;
 
 const byId = (id) => document.getElementById(id);
 const token = () => sessionStorage.getItem("token");
+/** An address that lets others watch one recording: `#recording=...&grant=...`. It shows that alone, and asks for no token. */
+const shared = () => {
+  const hash = new URLSearchParams(location.hash.slice(1));
+  return hash.get("grant") && hash.get("recording") ? { id: hash.get("recording"), grant: hash.get("grant") } : null;
+};
+const playBase = (grant, id) => `play/${encodeURIComponent(grant)}/${encodeURIComponent(id)}/`;
+/** How long the page itself may fetch what cannot carry a token: MP4s, and HLS that the browser plays by itself. */
+const OWN_GRANT = { ttl: "24h" };
 
 /** Opened by hand or by address; without either, the newest live recording, else the newest. */
 let chosen = new URLSearchParams(location.search).get("recording");
@@ -21,11 +29,11 @@ let timer = null;
 
 class LockedError extends Error {}
 
-async function api(path) {
+async function api(path, request = {}) {
   const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  const response = await fetch(`api/v1/${path}`, { headers, cache: "no-store" });
-  if (response.status === 401 || response.status === 403) throw new LockedError();
+  const response = await fetch(`api/v1/${path}`, { ...request, headers, cache: "no-store" });
   const body = await response.json().catch(() => ({}));
+  if (response.status === 401 || response.status === 403) throw new LockedError(response.status === 403 ? body.error : "");
   if (!response.ok) throw Object.assign(new Error(body.error ?? `the server answered ${response.status}`), { status: response.status });
   return body;
 }
@@ -45,9 +53,28 @@ function problem(text) {
   setText(byId("problem"), text ?? "");
 }
 
+/** A recording as its shared address tells it. */
+async function sharedRecording({ id, grant }) {
+  const response = await fetch(`${playBase(grant, id)}recording.json`, { cache: "no-store" });
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(body.error ?? `the server answered ${response.status}`);
+  return body;
+}
+
 async function refresh() {
   clearTimeout(timer);
   try {
+    if (shared()) {
+      const recording = await sharedRecording(shared());
+      recordings = [recording];
+      view("columns");
+      byId("recordings").hidden = true;
+      await showRecording(shared().id, recording);
+      problem(null);
+      schedule();
+      return;
+    }
+    byId("recordings").hidden = false;
     const page = await api("recordings");
     if (older.length === 0) cursor = page.next_cursor;
     const seen = new Set(page.recordings.map(addressOf));
@@ -55,9 +82,21 @@ async function refresh() {
     await showRecordings();
     problem(null);
   } catch (error) {
-    if (error instanceof LockedError) view("locked");
+    if (error instanceof LockedError) lock(error.message);
     else problem(error instanceof TypeError ? "The server does not answer. Trying again." : `The server reports: ${error.message}`);
   }
+  schedule();
+}
+
+/** Asks for a token; `why` is what the server says where a token is of no use. */
+function lock(why) {
+  view("locked");
+  close();
+  byId("refusal").hidden = !why;
+  setText(byId("refusal"), why ?? "");
+}
+
+function schedule() {
   const open = recordings.some(({ state }) => isOpen(state)) || !byId("problem").hidden;
   timer = setTimeout(() => document.hidden || refresh(), open ? LIVE_POLL_MS : IDLE_POLL_MS);
 }
@@ -117,11 +156,11 @@ function route() {
   refresh();
 }
 
-async function showRecording(id) {
+async function showRecording(id, told) {
   if (opened !== id) close();
   let manifest;
   try {
-    manifest = await api(`recordings/${encodeURIComponent(id)}`);
+    manifest = told ?? await api(`recordings/${encodeURIComponent(id)}`);
   } catch (error) {
     if (error.status !== 404) throw error;
     close();
@@ -130,11 +169,25 @@ async function showRecording(id) {
   }
   if (!player) {
     opened = id;
-    player = new Player({ base: `media/${encodeURIComponent(id)}/`, authorize });
+    const base = told ? playBase(shared().grant, id) : `media/${encodeURIComponent(id)}/`;
+    player = new Player({ base, files: told ? base : await ownBase(id, base), authorize });
     byId("recording").replaceChildren(player.element);
   }
   player.update(manifest);
   document.title = `${moment(manifest.origin) ?? id} – tilecast`;
+}
+
+/** Where a recording's files are for what cannot carry the token. */
+async function ownBase(id, base) {
+  if (!token()) return base;
+  try {
+    const { grant } = await api(`recordings/${encodeURIComponent(id)}/grants`, { method: "POST", body: JSON.stringify(OWN_GRANT) });
+    return playBase(grant, id);
+  } catch (error) {
+    if (error instanceof LockedError) throw error;
+    // hls.js plays with the token all the same.
+    return base;
+  }
 }
 
 function close() {
@@ -169,6 +222,7 @@ function start() {
     refresh();
   });
   window.addEventListener("popstate", route);
+  window.addEventListener("hashchange", route);
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   refresh();
 }

@@ -13,7 +13,7 @@ const PATIENCE_S = 5;
 const STEP_MAX_S = 2;
 
 export class Player {
-  /** `context` has `base`, the recording's folder, and `authorize(xhr)`. */
+  /** `context` has `base`, the recording's folder, `files`, the same for what carries no token, and `authorize(xhr)`. */
   constructor(context) {
     this.context = { ...context, seek: (fraction) => this.seek(fraction * this.total) };
     this.tiles = new Map();

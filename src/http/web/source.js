@@ -44,9 +44,10 @@ export function playerName() {
 }
 
 export class Source {
-  /** `base` is the track's folder with a slash at its end, `authorize(xhr)` adds credentials, `report(text|null)` shows an error. */
-  constructor(video, base, { authorize, report }) {
-    Object.assign(this, { video, base, authorize, report });
+  /** `base` is the track's folder with a slash at its end, `files` the same for what carries no credentials, `authorize(xhr)` adds them,
+   * `report(text|null)` shows an error. */
+  constructor(video, base, { files, authorize, report }) {
+    Object.assign(this, { video, base, files, authorize, report });
     this.runs = [];
     this.segments = null;
     this.failures = 0;
@@ -69,7 +70,7 @@ export class Source {
     this.mode = playerName();
     if (this.mode === "hls.js") this.openHls();
     else if (this.track.mp4.length > 0) this.openMp4();
-    else if (this.mode === "native") this.video.src = `${this.base}index.m3u8`;
+    else if (this.mode === "native") this.video.src = `${this.files}index.m3u8`;
     else this.report("This browser plays no HLS by itself, and the server was built without hls.js. The MP4 will play here when the recording is finished.");
     if (this.mode === null && state !== "finished") this.mode = undefined;
   }
@@ -78,7 +79,7 @@ export class Source {
     const [mp4] = this.track.mp4;
     this.mode = "mp4";
     this.report(null);
-    this.video.src = `${this.base}${mp4.path.split("/").at(-1)}`;
+    this.video.src = `${this.files}${mp4.path.split("/").at(-1)}`;
     this.remap();
   }
 
@@ -130,7 +131,7 @@ export class Source {
     if (this.reading) return;
     this.reading = true;
     try {
-      const response = await fetch(`${this.base}index.m3u8`);
+      const response = await fetch(`${this.files}index.m3u8`);
       if (response.ok) this.segments = segmentsOf(await response.text());
       this.remap();
     } catch {

@@ -8,7 +8,7 @@ const CLOSE = 0.04;
 const FAR = 0.8;
 
 export class Tile {
-  /** `context` has `base`, `authorize`, and `seek(seconds)`. */
+  /** `context` has `base`, `files`, `authorize`, and `seek(seconds)`. */
   constructor(track, context) {
     this.video = el("video", { muted: true, playsInline: true, preload: "auto", tabIndex: -1 });
     this.cover = el("p", { className: "cover", hidden: true });
@@ -27,8 +27,10 @@ export class Tile {
     this.element = el("article", { className: `tile ${track.kind}`, "data-track": track.track });
     this.element.append(screen, this.strip, title, this.facts, this.ledger, this.gaps, this.files);
     this.seek = context.seek;
-    this.base = `${context.base}${encodeURIComponent(track.track)}/`;
-    this.source = new Source(this.video, this.base, {
+    const folder = encodeURIComponent(track.track);
+    this.filesBase = `${context.files}${folder}/`;
+    this.source = new Source(this.video, `${context.base}${folder}/`, {
+      files: this.filesBase,
       authorize: context.authorize,
       report: (text) => (this.error = text),
     });
@@ -80,7 +82,7 @@ export class Tile {
     this.filesKey = key;
     const link = ({ path, bytes }) => {
       const file = path.split("/").at(-1);
-      return el("a", { href: `${this.base}${file}`, download: `${this.name.textContent} ${this.track.kind}.mp4` }, `${file} (${size(bytes)})`);
+      return el("a", { href: `${this.filesBase}${file}`, download: `${this.name.textContent} ${this.track.kind}.mp4` }, `${file} (${size(bytes)})`);
     };
     this.files.replaceChildren(...this.track.mp4.map(link));
   }

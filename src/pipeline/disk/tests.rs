@@ -50,7 +50,7 @@ impl Bench {
         let matches = Config::augment_args(Command::new("serve")).try_get_matches_from(args).unwrap();
         let config = Config::from_arg_matches(&matches).unwrap();
         let (pipeline, _threads) = Pipeline::start(config, Arc::new(SystemClock::new())).unwrap();
-        let session = Session::new(Arc::clone(&pipeline), None, None);
+        let session = Session::new(Arc::clone(&pipeline), None, Default::default(), None);
         Bench { dir, pipeline, session, _threads }
     }
 

@@ -1,0 +1,291 @@
+//! What others are told: events that wait on disk until the receiver has taken them, through restarts.
+//!
+//! One file of lines in the spool: an event, or the id of one that is done. Not here: sending ([`crate::http`] does).
+
+use std::collections::{HashSet, VecDeque};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+use crate::clock::rfc3339;
+use crate::media::Micros;
+
+use super::store::keys::hex;
+use super::store::manifest::Manifest;
+
+/// In the spool.
+const FILE: &str = ".outbox.jsonl";
+/// Events that wait; more are lost, and counted.
+const WAITING_MAX: usize = 10_000;
+/// The file is written anew when it has so many lines more than events.
+const DONE_LINES_MAX: usize = 1_000;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// The same thing has the same id, however often it is told.
+    pub id: String,
+    /// Events of one recording are told in order.
+    pub recording: String,
+    /// The message, as it is sent.
+    pub body: String,
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Event(Event),
+    Done(String),
+}
+
+impl Event {
+    fn new(name: &str, of: &[&str], recording: &str, unix: Micros, data: &Value) -> Event {
+        let mut hash = Sha256::new();
+        for part in [name].iter().chain(of) {
+            // Lengths, so that nothing can move from one part to the next.
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+        let body = json!({ "type": name, "timestamp": rfc3339(unix), "data": data });
+        Event {
+            id: format!("evt_{}", hex(&hash.finalize()[..12])),
+            recording: recording.to_owned(),
+            body: body.to_string(),
+        }
+    }
+
+    /// `recording.{what}`: started, finished, failed. `address` is its name in addresses, `origin` tells two apart that have
+    /// one name after another.
+    pub fn of_recording(what: &str, address: &str, folder: &str, manifest: &Manifest, unix: Micros) -> Event {
+        let mut data = about(address, folder, manifest);
+        data["tracks"] = manifest.tracks.iter().map(about_track).collect();
+        let name = format!("recording.{what}");
+        let origin = if what == "started" { "" } else { manifest.origin.as_deref().unwrap_or_default() };
+        Event::new(&name, &[address, origin], address, unix, &data)
+    }
+
+    /// `track.finished`.
+    pub fn of_track(
+        what: &str,
+        track: &super::store::manifest::TrackManifest,
+        address: &str,
+        folder: &str,
+        manifest: &Manifest,
+        unix: Micros,
+    ) -> Event {
+        let mut data = about(address, folder, manifest);
+        data["track"] = about_track(track);
+        let origin = manifest.origin.as_deref().unwrap_or_default();
+        Event::new(&format!("track.{what}"), &[address, &track.track, origin], address, unix, &data)
+    }
+
+    /// `bot.refused`: `key` is the caller's name for the bot.
+    pub fn bot_refused(key: Option<&str>, tenant: Option<&str>, reason: &str, unix: Micros) -> Event {
+        let data = json!({ "tenant": tenant, "key": key, "reason": reason });
+        let at = unix.0.to_string();
+        let recording = format!("bot {}", key.unwrap_or_default());
+        Event::new("bot.refused", &[key.unwrap_or_default(), reason, &at], &recording, unix, &data)
+    }
+}
+
+fn about(address: &str, folder: &str, manifest: &Manifest) -> Value {
+    json!({
+        "recording_id": manifest.recording_id,
+        "address": address,
+        "tenant": manifest.tenant,
+        "bot_id": manifest.bot_id,
+        "metadata": manifest.metadata,
+        "state": manifest.state,
+        "origin": manifest.origin,
+        "continues": manifest.continues,
+        "manifest": format!("{folder}/recording.json"),
+    })
+}
+
+fn about_track(track: &super::store::manifest::TrackManifest) -> Value {
+    json!({
+        "track": track.track,
+        "kind": track.kind,
+        "participant": track.participant.id,
+        "first_tick": track.first_tick,
+        "end_tick": track.end_tick,
+        "ledger": track.ledger,
+        "mp4": track.mp4,
+    })
+}
+
+/// Events that wait.
+#[derive(Debug)]
+pub struct Outbox {
+    path: PathBuf,
+    /// Rung when there is one more.
+    pub changed: Notify,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    waiting: VecDeque<Arc<Event>>,
+    ids: HashSet<String>,
+    /// Lines of the file that are over.
+    done: usize,
+}
+
+impl Outbox {
+    /// Opens the file in `spool`, with what an earlier process did not get rid of.
+    ///
+    /// # Errors
+    /// Of the file.
+    pub fn open(spool: &Path) -> io::Result<Outbox> {
+        let path = spool.join(FILE);
+        let waiting = match File::open(&path) {
+            Ok(file) => read(BufReader::new(file))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => VecDeque::new(),
+            Err(error) => return Err(error),
+        };
+        let file = write_anew(&path, &waiting)?;
+        let ids = waiting.iter().map(|event| event.id.clone()).collect();
+        Ok(Outbox { path, changed: Notify::new(), inner: Mutex::new(Inner { file, waiting, ids, done: 0 }) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an event until it is taken. Blocks for the disk. Returns false where there are too many already.
+    ///
+    /// # Errors
+    /// Of the file; it is told all the same, as long as this process lives.
+    pub fn put(&self, event: Event) -> io::Result<bool> {
+        let mut inner = self.lock();
+        if inner.waiting.len() >= WAITING_MAX {
+            return Ok(false);
+        }
+        if !inner.ids.insert(event.id.clone()) {
+            return Ok(true);
+        }
+        let event = Arc::new(event);
+        inner.waiting.push_back(Arc::clone(&event));
+        self.changed.notify_one();
+        append(&mut inner.file, &Line::Event((*event).clone()))?;
+        Ok(true)
+    }
+
+    /// The first of each recording: those that may be told now.
+    pub fn heads(&self) -> Vec<Arc<Event>> {
+        let inner = self.lock();
+        let mut seen = HashSet::new();
+        inner.waiting.iter().filter(|event| seen.insert(event.recording.as_str())).cloned().collect()
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// It was taken, or is given up. Blocks for the disk.
+    ///
+    /// # Errors
+    /// Of the file; then it is told once more after a restart.
+    pub fn done(&self, id: &str) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.waiting.retain(|event| event.id != id);
+        inner.ids.remove(id);
+        self.changed.notify_one();
+        inner.done += 2;
+        if inner.done > DONE_LINES_MAX.max(2 * inner.waiting.len()) {
+            inner.file = write_anew(&self.path, &inner.waiting)?;
+            inner.done = 0;
+            return Ok(());
+        }
+        append(&mut inner.file, &Line::Done(id.to_owned()))
+    }
+}
+
+fn read(lines: impl BufRead) -> io::Result<VecDeque<Arc<Event>>> {
+    let mut waiting = VecDeque::new();
+    for line in lines.lines() {
+        // A death can cut the last line; what it said is lost, or is said again.
+        match serde_json::from_str(&line?) {
+            Ok(Line::Event(event)) => waiting.push_back(Arc::new(event)),
+            Ok(Line::Done(id)) => waiting.retain(|event: &Arc<Event>| event.id != id),
+            Err(_) => {}
+        }
+    }
+    Ok(waiting)
+}
+
+fn append(file: &mut File, line: &Line) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line).map_err(io::Error::other)?;
+    text.push(b'\n');
+    file.write_all(&text)?;
+    file.sync_data()
+}
+
+/// Aside, then in its place.
+fn write_anew(path: &Path, waiting: &VecDeque<Arc<Event>>) -> io::Result<File> {
+    let aside = path.with_extension("aside");
+    let mut file = File::create(&aside)?;
+    for event in waiting {
+        append(&mut file, &Line::Event((**event).clone()))?;
+    }
+    std::fs::rename(&aside, path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str, recording: &str) -> Event {
+        Event { id: id.to_owned(), recording: recording.to_owned(), body: "{}".to_owned() }
+    }
+
+    fn heads(outbox: &Outbox) -> Vec<String> {
+        outbox.heads().iter().map(|event| event.id.clone()).collect()
+    }
+
+    #[test]
+    fn each_recording_is_told_in_order_and_through_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(dir.path()).unwrap();
+        for (id, recording) in [("1", "a"), ("2", "a"), ("3", "b"), ("1", "a")] {
+            assert!(outbox.put(event(id, recording)).unwrap());
+        }
+        assert_eq!(heads(&outbox), ["1", "3"], "one that waits is not put twice");
+        outbox.done("1").unwrap();
+        drop(outbox);
+        let outbox = Outbox::open(dir.path()).unwrap();
+        assert_eq!(heads(&outbox), ["2", "3"]);
+        outbox.done("3").unwrap();
+        // A death in the middle of a line.
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(dir.path().join(FILE))
+            .unwrap()
+            .write_all(b"{\"event\":{\"id")
+            .unwrap();
+        let outbox = Outbox::open(dir.path()).unwrap();
+        assert_eq!((heads(&outbox), outbox.waiting()), (vec!["2".to_owned()], 1));
+    }
+
+    #[test]
+    fn file_and_memory_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(dir.path()).unwrap();
+        for n in 0..2_000 {
+            outbox.put(event(&n.to_string(), "a")).unwrap();
+            outbox.done(&n.to_string()).unwrap();
+        }
+        let size = std::fs::metadata(dir.path().join(FILE)).unwrap().len();
+        assert!(size < 100_000, "{size} bytes and nothing waits");
+    }
+}

@@ -1,0 +1,117 @@
+//! `tilecast bot` against a stand-in for Recall's API that checks each request by the published shape.
+
+use std::net::SocketAddr;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use serde_json::{Value, json};
+use tilecast::http::auth::tokens::IngestTokens;
+
+use crate::bot::BOT_ID;
+
+const KEY: &str = "a key of the test and long enough";
+const API_KEY: &str = "recall-api-key-4711";
+
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<(String, Value)>>>);
+
+async fn recall() -> (SocketAddr, Asked) {
+    let asked = Asked::default();
+    let seen = asked.clone();
+    let answer = async move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
+        if headers["authorization"] != format!("Token {API_KEY}") {
+            return (StatusCode::UNAUTHORIZED, json!({ "code": "not_authenticated" }).to_string());
+        }
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        seen.0.lock().unwrap().push((format!("{method} {uri}"), body));
+        match (method.as_str(), uri.path().trim_end_matches(BOT_ID)) {
+            ("POST", "/api/v1/bot/") => (StatusCode::CREATED, json!({ "id": BOT_ID }).to_string()),
+            _ if uri.path().ends_with("/leave_call/") => (StatusCode::OK, String::new()),
+            _ => {
+                let bot = json!({ "status_changes": [{ "code": "in_call_recording" }], "recordings": [{ "id": "r",
+                    "status": { "code": "processing" }, "realtime_endpoints":
+                    [{ "url": "wss://host/ws/recall/k/?token=t", "status": { "code": "failed" } }] }] });
+                (StatusCode::OK, bot.to_string())
+            }
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+    (address, asked)
+}
+
+async fn bot(address: SocketAddr, key: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilecast"));
+    command.arg("bot").args(args).env("TILECAST_INGEST_KEY", KEY).env("TILECAST_RECALL_API_KEY", key);
+    command.env("TILECAST_RECALL_URL", format!("http://{address}/"));
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+const CREATE: [&str; 9] = [
+    "create",
+    "--meeting-url",
+    "https://meet.example/abc",
+    "--public-url",
+    "https://tiles.example/",
+    "--tenant",
+    "acme",
+    "--metadata",
+    "team=blue",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bot_is_created_by_the_published_request() {
+    let (address, asked) = recall().await;
+    let created = bot(address, API_KEY, &CREATE).await;
+    let said = String::from_utf8(created.stdout).unwrap();
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    assert!(said.contains(&format!("bot {BOT_ID}\nwatch https://tiles.example/\n")), "{said}");
+    let (route, body) = asked.0.lock().unwrap()[0].clone();
+    assert_eq!((route.as_str(), &body["meeting_url"]), ("POST /api/v1/bot/", &"https://meet.example/abc".into()));
+    assert_eq!(body["metadata"], json!({ "team": "blue" }));
+    let core = "web_4_core";
+    assert_eq!(body["variant"], json!({ "zoom": core, "google_meet": core, "microsoft_teams": core }));
+    let config = &body["recording_config"];
+    assert_eq!((&config["video_mixed_layout"], &config["video_separate_png"]), (&"gallery_view_v2".into(), &json!({})));
+    assert!(config.get("retention").is_none());
+    let endpoint = &config["realtime_endpoints"][0];
+    assert_eq!((&endpoint["type"], &endpoint["events"][0]), (&"websocket".into(), &"video_separate_png.data".into()));
+    assert_eq!(endpoint["events"].as_array().unwrap().len(), 8);
+    // The slash stands before the query, and the token opens our door for that tenant.
+    let url = endpoint["url"].as_str().unwrap();
+    let (path, token) = url.split_once("/?token=").unwrap();
+    assert!(path.starts_with("wss://tiles.example/ws/recall/bot-"), "{url}");
+    let bearer = IngestTokens::new(&[], &[KEY.to_owned()]).unwrap().whose(token).unwrap();
+    assert_eq!(bearer.tenant.as_deref(), Some("acme"));
+
+    let dry =
+        bot(address, API_KEY, &[&CREATE[..], &["--dry-run", "--zero-retention", "--variant", "none"]].concat()).await;
+    let said = String::from_utf8(dry.stdout).unwrap();
+    let (line, body) = said.split_once('\n').unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(line, format!("POST http://{address}/api/v1/bot/"));
+    assert!(body["recording_config"].get("retention").is_some_and(Value::is_null) && body.get("variant").is_none());
+    assert!(!said.contains(API_KEY));
+    assert_eq!(asked.0.lock().unwrap().len(), 1, "nothing was sent");
+
+    let refused = bot(address, "wrong", &CREATE).await;
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(2) && said.contains("answers 401") && !said.contains("wrong"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_endpoint_is_told_and_a_bot_leaves() {
+    let (address, asked) = recall().await;
+    let status = bot(address, API_KEY, &["status", BOT_ID]).await;
+    let said = String::from_utf8(status.stdout).unwrap();
+    assert_eq!(status.status.code(), Some(1), "{said}");
+    assert!(said.contains("endpoint wss://host/ws/recall/k/: failed") && !said.contains("token"), "{said}");
+    assert!(bot(address, API_KEY, &["leave", BOT_ID]).await.status.success());
+    let routes: Vec<String> = asked.0.lock().unwrap().iter().map(|(route, _)| route.clone()).collect();
+    assert_eq!(routes, [format!("GET /api/v1/bot/{BOT_ID}/"), format!("POST /api/v1/bot/{BOT_ID}/leave_call/")]);
+    assert_eq!(bot(address, API_KEY, &["leave", "../bot"]).await.status.code(), Some(2));
+}
