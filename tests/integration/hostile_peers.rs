@@ -225,7 +225,8 @@ async fn fifty_sockets_stuck_inside_a_huge_message() {
             let stuck = peers.iter().filter(|(_, end)| end.is_none()).count();
             assert_eq!(stuck + cut, 50);
             let held = server.metrics().await.get("tilecast_half_received_bytes");
-            assert!((8.0 * MIB as f64..40.0 * MIB as f64).contains(&held), "{held}");
+            // With those whose closing handshakes are under way.
+            assert!((8.0 * MIB as f64..96.0 * MIB as f64).contains(&held), "{held}");
         }),
     )
     .await;
