@@ -36,7 +36,8 @@ fn nothing_new(why: &str) -> End {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signature_opens_once_and_goes_on_for_ever() {
     let secrets = format!("{SECRET}, acme:{THEIR_SECRET}");
-    let server = Server::start_in(&Folders::new(), &[], &[("TILECAST_RECALL_SECRET", &secrets)]).await;
+    let flags = ["--store-prefix", "{tenant}/{recording_id}"];
+    let server = Server::start_in(&Folders::new(), &flags, &[("TILECAST_RECALL_SECRET", &secrets)]).await;
     // Nothing at all, another's secret, and what is stale while there is nothing to go on with.
     assert_eq!(Bot::dial(&server.ws()).await.err().map(|(status, _)| status), Some(401));
     let stranger = "whsec_bm90IHRoZWlycyBhdCBhbGw=";
@@ -67,7 +68,7 @@ async fn a_signature_opens_once_and_goes_on_for_ever() {
 
     assert_eq!(server.get("/api/v1/recordings/new").await.status, 404);
     assert_eq!(server.manifest("here").await.tracks[0].ledger.received, 4);
-    assert_eq!(server.manifest("theirs").await.tenant.as_deref(), Some("acme"));
+    assert_eq!(server.manifest("acme:theirs").await.tenant.as_deref(), Some("acme"));
     let metrics = server.metrics().await;
     let limited = metrics.labelled("tilecast_sockets_limited_total");
     let counts = [("reason=\"repeated_id\"", 1.0), ("reason=\"stale_signature\"", 2.0)];
@@ -113,13 +114,13 @@ async fn a_derived_token_says_whose_the_bot_is_and_until_when() {
     let mut bot = Bot::connect(&url(&ours)).await;
     says(&mut bot, "here", 0).await;
     bot.close().await;
-    assert_eq!(server.manifest("here").await.tenant.as_deref(), Some("acme"));
+    assert_eq!(server.manifest("acme:here").await.tenant.as_deref(), Some("acme"));
     let mut late = Bot::connect(&url(&expired)).await;
     says(&mut late, "here", 1).await;
     late.taken().await;
     says(&mut late, "new", 0).await;
     assert_eq!(late.ended().await, nothing_new("expired_token"));
-    assert_eq!(server.manifest("here").await.tracks[0].ledger.received, 2);
+    assert_eq!(server.manifest("acme:here").await.tracks[0].ledger.received, 2);
     let log = server.log().join("\n");
     assert!(!log.contains("tc1.") && !log.contains(KEY), "{log}");
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tilecast::media::Kind;
 
 use crate::bot::{Bot, Camera};
-use crate::harness::{Folders, Server, files, until};
+use crate::harness::{Folders, Server, files, spooled, until};
 use crate::restarts::{FLAGS, playlist, send};
 
 const NAME: &str = "Participant 100";
@@ -30,8 +30,7 @@ fn grep(folders: &Folders, text: &str) -> Vec<String> {
 async fn gone(folders: &Folders, recording: &str) {
     let left = BTreeSet::from([format!("_ended/_/{recording}.json"), format!("{recording}/deleted.json")]);
     until(&format!("{recording} is gone"), || async {
-        let spool = files(&folders.spool()).into_keys().filter(|name| name != ".lock").count();
-        (keys(folders) == left && spool == 0).then_some(())
+        (keys(folders) == left && spooled(folders).is_empty()).then_some(())
     })
     .await;
     assert_eq!(grep(folders, NAME), Vec::<String>::new());

@@ -404,6 +404,11 @@ pub fn escape(id: &str) -> String {
     id.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
+/// What a spool holds of recordings: all but the server's own files.
+pub fn spooled(folders: &Folders) -> Vec<String> {
+    files(&folders.spool()).into_keys().filter(|name| ![".lock", ".grant-key"].contains(&&**name)).collect()
+}
+
 /// Every file below a folder, by its path in it.
 pub fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();

@@ -7,7 +7,7 @@ use tilecast::media::Kind;
 use tilecast::pipeline::store::manifest::{Manifest, State};
 
 use crate::bot::{Bot, Camera};
-use crate::harness::{Folders, Server, files, until};
+use crate::harness::{Folders, Server, files, spooled, until};
 use crate::playback::{check_finished, track};
 use crate::restarts::{playlist, send};
 
@@ -90,7 +90,7 @@ async fn one_that_nobody_redials_is_finished_with_what_the_store_has() {
         (!folders.store().join("_live/_/left-behind.json").exists()).then_some(())
     })
     .await;
-    assert_eq!(files(&folders.spool()).into_keys().filter(|name| name != ".lock").count(), 0);
+    assert_eq!(spooled(&folders), [""; 0]);
 }
 
 /// Two servers, one store, two spools: the second one must not end what the first one writes.

@@ -111,8 +111,52 @@ pub fn check_finished(folders: &Folders, manifest: &Manifest) -> BTreeMap<String
     let recording = folders.recording(&manifest.recording_id);
     let lengths: Vec<Tick> = manifest.tracks.iter().flat_map(|track| &track.mp4).map(|mp4| mp4.ticks).collect();
     assert!(lengths.iter().all(|ticks| *ticks == lengths[0]), "all MP4s have the same length: {lengths:?}");
-    let tracks = manifest.tracks.iter().filter(|track| !track.mp4.is_empty());
-    tracks.map(|track| (track.track.clone(), check_track(manifest, track, &recording.join(&track.track)))).collect()
+    let tracks = || manifest.tracks.iter().filter(|track| !track.mp4.is_empty());
+    let names: Vec<&str> = tracks().map(|track| track.track.as_str()).collect();
+    ffmpeg_plays_all(&recording, &names);
+    gstreamer_reads_all(&recording, &names);
+    tracks().map(|track| (track.track.clone(), check_track(manifest, track, &recording.join(&track.track)))).collect()
+}
+
+/// FFmpeg's own program has nothing to warn of in any MP4 or playlist of a recording.
+fn ffmpeg_plays_all(recording: &Path, tracks: &[&str]) {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "warning", "-xerror"]).current_dir(recording);
+    let mut inputs = 0;
+    for track in tracks {
+        let playlist = format!("{track}/index.m3u8");
+        if recording.join(&playlist).exists() {
+            command.args(["-live_start_index", "0", "-i", &playlist]);
+            inputs += 1;
+        }
+        command.args(["-i", &format!("{track}/video.mp4")]);
+        inputs += 1;
+    }
+    if inputs == 0 {
+        return;
+    }
+    for input in 0..inputs {
+        command.args(["-map", &format!("{input}:v")]);
+    }
+    let output = command.args(["-fps_mode", "passthrough", "-f", "null", "-"]).output().unwrap();
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && warnings.is_empty(), "{}: {warnings}", recording.display());
+}
+
+/// GStreamer's demuxer and parser get through every MP4 of a recording.
+fn gstreamer_reads_all(recording: &Path, tracks: &[&str]) {
+    let mut command = Command::new("gst-launch-1.0");
+    command.arg("-q").current_dir(recording);
+    for track in tracks {
+        command.args(["filesrc", &format!("location={track}/video.mp4"), "!", "qtdemux", "!", "h264parse", "!"]);
+        command.args(["video/x-h264,stream-format=byte-stream,alignment=au", "!", "fakesink", "sync=false"]);
+    }
+    if tracks.is_empty() {
+        return;
+    }
+    let output = command.output().expect("gst-launch-1.0 is installed: make deps");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{}: {said}", recording.display());
 }
 
 fn check_track(manifest: &Manifest, track: &TrackManifest, folder: &Path) -> Vec<Shown> {

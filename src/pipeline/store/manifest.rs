@@ -86,7 +86,7 @@ pub struct Manifest {
     #[serde(default)]
     pub fill: Fill,
     /// When it was touched by overload, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub overload: Vec<Overload>,
     /// One entry per participant and kind; those of kinds that this program does not know are left out.
     #[serde(deserialize_with = "of_known_kinds")]
