@@ -1,4 +1,5 @@
-//! `POST /hooks/recall`: what Recall says of a bot. A bot that is gone does not come back, so its recordings need not wait.
+//! `POST /hooks/recall`: what Recall says of a bot. A bot that is gone does not come back, so its recordings need not wait;
+//! while it is paused, what is missing has that reason.
 
 use axum::Json;
 use axum::body::Body;
@@ -11,10 +12,13 @@ use super::App;
 use super::auth::HookRefusal;
 use super::body;
 use super::error::ApiError;
+use crate::pipeline::recording::Recording;
 
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// What ends a bot's part in a meeting.
 const ENDS: [&str; 3] = ["bot.call_ended", "bot.done", "bot.fatal"];
+/// It is in the call and records nothing: before the recording's start, and while that is paused.
+const PAUSED: &str = "bot.in_call_not_recording";
 
 /// What matters of it.
 #[derive(Deserialize)]
@@ -49,15 +53,17 @@ pub async fn recall(State(app): State<App>, headers: HeaderMap, request: Body) -
     })?;
     let status: Status = serde_json::from_slice(&text)
         .map_err(|error| ApiError::bad_request(format!("not a status of a bot: {error}")))?;
-    let Some(bot) = status.data.bot.map(|bot| bot.id).or(status.data.bot_id).filter(|_| ENDS.contains(&&*status.event))
-    else {
-        return Ok(Json(json!({ "recordings": 0 })));
+    let tell: Option<fn(&Recording)> = match &*status.event {
+        PAUSED => Some(Recording::bot_is_paused),
+        event => ENDS.contains(&event).then_some(Recording::bot_is_gone),
     };
+    let bot = status.data.bot.map(|bot| bot.id).or(status.data.bot_id);
+    let Some((tell, bot)) = tell.zip(bot) else { return Ok(Json(json!({ "recordings": 0 }))) };
     // A secret of all tenants speaks for any of them.
     let theirs = |of: &Option<String>| tenant.is_none() || *of == tenant;
     let open = app.pipeline.registry.all();
     let mine = open.iter().filter(|open| open.bot_id().as_deref() == Some(&*bot) && theirs(&open.name().tenant));
-    let recordings = mine.inspect(|recording| recording.bot_is_gone()).count();
-    tracing::info!(event = status.event, recordings, "Recall says that a bot is gone");
+    let recordings = mine.inspect(|recording| tell(recording)).count();
+    tracing::info!(event = status.event, recordings, "a status of Recall's bot");
     Ok(Json(json!({ "recordings": recordings })))
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::clock::rfc3339;
-use crate::media::{DiscardReason, Grid, Kind, Micros, Tick};
+use crate::media::{DiscardReason, GapReason, Grid, Kind, Micros, Tick};
 
 use super::delivery::Offer;
 use super::ingest::protocol::{Context, Participant, Timestamp};
@@ -533,6 +533,18 @@ impl Recording {
     /// belongs to it.
     pub fn bot_is_gone(&self) {
         self.bot_gone.store(true, SeqCst);
+    }
+
+    /// Its bot records nothing until its next pictures come.
+    pub fn bot_is_paused(&self) {
+        let mut inner = self.lock();
+        if inner.state != State::Live {
+            return;
+        }
+        let at = inner.clock.newest();
+        // Behind the newest picture, which would answer it.
+        inner.lanes.values().for_each(|lane| lane.mark(at + Micros(1), Mark::Off(GapReason::Paused)));
+        self.note(&mut inner, at, "paused", None, serde_json::Value::Null);
     }
 
     /// Goes on with an end that an earlier process began.

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tilecast::http::auth::signature::SigningKey;
-use tilecast::media::Kind;
+use tilecast::media::{GapReason, Kind};
 use tilecast::pipeline::store::manifest::State;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,6 +17,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::bot::{BOT_ID, Bot, Camera};
 use crate::harness::{Answer, Folders, PATIENCE, Server, parse, refused, request, until};
+use crate::playback::check_finished;
 
 pub const ADMIN: &str = "admin-4711-token";
 pub const READER: &str = "reader-0815-token";
@@ -299,4 +300,27 @@ async fn a_certificate_is_changed_while_the_server_runs() {
     std::fs::write(&cert_file, "no certificate").unwrap();
     let (code, said) = refused(&args, &[]);
     assert!(code == 2 && said.contains("--tls-cert"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_bot_is_paused_its_gaps_say_so() {
+    let variables = [("TILECAST_RECALL_SECRET", SECRET), ("TILECAST_INGEST_TOKEN", "alpha")];
+    let server = Server::start_in(&Folders::new(), &["--hold-webcam", "1s"], &variables).await;
+    let mut bot = Bot::connect(&format!("{}?token=alpha", server.ws())).await;
+    let camera = Camera::new(1, Kind::Webcam);
+    for tick in (0..6).chain(20..26) {
+        if tick == 20 {
+            bot.taken().await;
+            server.drained("meeting").await;
+            let answer = hook(&server, SECRET, 0, &status("bot.in_call_not_recording", BOT_ID)).await;
+            assert_eq!(answer.json(), json!({ "recordings": 1 }));
+        }
+        bot.send_tick("meeting", 100, &camera, tick).await;
+    }
+    bot.close().await;
+    let manifest = server.finish("meeting").await;
+    let shown = check_finished(&server.folders, &manifest);
+    assert_eq!(shown["100-webcam"][20].number(), Some(20));
+    let [gap] = &manifest.tracks[0].gaps[..] else { panic!("{:?}", manifest.tracks[0].gaps) };
+    assert_eq!((gap.from_tick, gap.to_tick, gap.reason), (6, 20, GapReason::Paused));
 }
