@@ -8,6 +8,7 @@ use tilecast::pipeline::verify::{Options, verify_recording};
 use crate::bot::{Bot, Camera, at};
 use crate::harness::{Server, files, spooled, until};
 use crate::playback::{check_finished, track};
+use crate::players::chromium_plays;
 
 /// Of which an eighth is kept for journals and playlists.
 const QUOTA: u64 = 512 << 10;
@@ -95,6 +96,7 @@ async fn a_quota_that_is_used_up_is_told_and_left_behind() {
     other.taken().await;
     let second = server.finish("second").await;
     assert_eq!(second.state, State::Finished);
+    chromium_plays(&server, &second).await;
     let shown = check_finished(&server.folders, &second);
     assert_eq!(shown[TRACK][next as usize + 490].number(), Some(next + 490));
     let track = track(&second, TRACK);

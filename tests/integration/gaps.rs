@@ -11,6 +11,7 @@ use tilecast::pipeline::store::manifest::{Gap, Manifest};
 use crate::bot::{Bot, Camera, ORIGIN, at, base64};
 use crate::harness::Server;
 use crate::playback::{Shown, check_finished, lines, pictures, track};
+use crate::players::chromium_plays;
 
 /// First tick, ticks, what they show, and why.
 type Hole = (Tick, Tick, RunKind, Option<GapReason>);
@@ -99,6 +100,7 @@ async fn every_tick_says_what_it_shows() {
     let manifest = meeting(&server).await;
     // Among others: ticks.jsonl agrees with the decoded numbers and black, the playlist with the MP4, the ledger with both.
     let shown = check_finished(&server.folders, &manifest);
+    chromium_plays(&server, &manifest).await;
     let end = Tick::from(END);
     let expected: BTreeMap<&str, Vec<Hole>> = BTreeMap::from([
         ("100-webcam", vec![]),
@@ -228,6 +230,7 @@ async fn placeholders_are_not_shown_and_a_real_picture_resumes_the_track() {
     bot.close().await;
     let manifest = server.finish(RECORDING).await;
     let shown = check_finished(&server.folders, &manifest);
+    chromium_plays(&server, &manifest).await;
     let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
     let gaps = [gap(0, 4, GapReason::NotJoined), gap(20, 36, GapReason::CameraOff)];
     for (who, kind, ..) in sources {
@@ -294,6 +297,7 @@ async fn a_bot_that_hangs_up_and_dials_again_leaves_a_gap() {
     bot.close().await;
     let manifest = server.finish(RECORDING).await;
     let shown = check_finished(&server.folders, &manifest);
+    chromium_plays(&server, &manifest).await;
     // Held for the 2 s in which it might have come back, then a gap.
     let expected = |tick: u32| match tick {
         0..10 | 30..40 => Some(tick),

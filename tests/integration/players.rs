@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use image::ImageFormat;
 use tilecast::media::Kind;
+use tilecast::pipeline::store::manifest::Manifest;
 
 use crate::bot::{Bot, at, base64};
 use crate::browser::{Browser, Page};
@@ -72,6 +73,35 @@ async fn what_went_through_everything_plays_everywhere() {
     let mut page = browser.page().await;
     page.goto(&format!("http://{}/healthz", server.public)).await;
     mp4_plays_and_seeks(&mut page, &format!("{base}/video.mp4")).await;
+}
+
+/// In a bare video element, every MP4 of a finished recording has its length, can be sought in, and plays to its end.
+pub async fn chromium_plays(server: &Server, manifest: &Manifest) {
+    let browser = Browser::start().await;
+    let mut page = browser.page().await;
+    page.goto(&format!("http://{}/healthz", server.public)).await;
+    for track in manifest.tracks.iter().filter(|track| !track.mp4.is_empty()) {
+        let url = format!("/media/{}/{}/video.mp4", manifest.recording_id, track.track);
+        let length = track.mp4[0].ticks as f64 / f64::from(manifest.fps);
+        let start = format!(
+            "window.video?.remove(); window.video = document.createElement('video'); video.muted = true;
+             video.src = '{url}'; document.body.append(video); true"
+        );
+        page.eval(&start).await;
+        page.wait_for("video.error || video.readyState >= 2", PATIENCE).await;
+        assert_eq!(page.eval("video.duration").await, length, "{url}");
+        for place in [0.9, 0.1, 0.5] {
+            page.eval(&format!("video.currentTime = {}", length * place)).await;
+            page.wait_for("video.error || !video.seeking && video.readyState >= 2", PATIENCE).await;
+        }
+        page.eval(&format!(
+            "video.currentTime = {}; video.playbackRate = 8; video.play(); true",
+            (length - 8.0).max(0.0)
+        ))
+        .await;
+        page.wait_for("video.error || video.ended", PATIENCE).await;
+        assert_eq!(page.eval("video.error && video.error.message").await, serde_json::Value::Null, "{url}");
+    }
 }
 
 /// Counts access units behind GStreamer's parser; its decoder of Debian drops some.

@@ -13,6 +13,7 @@ use tilecast::pipeline::store::spool::JOURNAL;
 use crate::bot::{Bot, Camera, at};
 use crate::harness::{Folders, PATIENCE, Server, until};
 use crate::playback::{check_finished, track};
+use crate::players::chromium_plays;
 
 pub const FLAGS: [&str; 2] = ["--segment", "2s"];
 
@@ -78,6 +79,7 @@ async fn kill_9_costs_no_complete_part() {
     assert!(server.log_line("took up unfinished recordings").is_some());
     let manifest = server.finish(RECORDING).await;
     let shown = check_finished(&folders, &manifest);
+    chromium_plays(&server, &manifest).await;
     for (n, name) in tracks.iter().enumerate() {
         let track = track(&manifest, name);
         assert_eq!(track.epochs.len(), 3, "{name}: {:?}", track.epochs);
@@ -220,6 +222,7 @@ async fn gaps_keep_their_reasons_through_two_deaths() {
     send(&mut bot, RECORDING, &cameras, 230..240).await;
     let manifest = server.finish(RECORDING).await;
     let shown = check_finished(&folders, &manifest);
+    chromium_plays(&server, &manifest).await;
     let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
     last.push(track(&manifest, "100-webcam").gaps.last().unwrap().from_tick);
     assert!((199..=200).contains(&last[2]) && (79..=80).contains(&last[0]), "{last:?}");
