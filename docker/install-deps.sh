@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs the system packages that building, testing or demonstrating tilecast needs.
 #
-#   docker/install-deps.sh [build] [run] [test] [bench]      (default: build)
+#   docker/install-deps.sh [build] [certificates] [test] [bench] [image]      (default: build)
 #
 # build  compile tilecast against the system's FFmpeg
-# run    the shared libraries alone (used by the container image)
+# certificates   of the authorities that TLS trusts (the container image has them)
+# image  Debian's own way to build the container image, where there is no docker or podman
 # test   what the tests and the demo look through: ffmpeg, ffprobe, Chromium, GStreamer, npm
 # bench  what benches/peers.sh compares with: ffmpeg, and GStreamer with its x264
 #
@@ -13,7 +14,8 @@
 set -eu
 
 build="pkg-config clang libclang-dev make libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev"
-run="ffmpeg ca-certificates"
+certificates="ca-certificates"
+image="buildah debootstrap"
 test="ffmpeg ca-certificates chromium gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
 bench="ffmpeg python3 gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly"
 
@@ -21,10 +23,11 @@ wanted=""
 for group in "${@:-build}"; do
     case "$group" in
         build) wanted="$wanted $build" ;;
-        run) wanted="$wanted $run" ;;
+        certificates) wanted="$wanted $certificates" ;;
+        image) wanted="$wanted $image" ;;
         test) wanted="$wanted $test" ;;
         bench) wanted="$wanted $bench" ;;
-        *) echo "install-deps: unknown group '$group': build, run, test or bench" >&2; exit 2 ;;
+        *) echo "install-deps: unknown group '$group': build, certificates, test, bench or image" >&2; exit 2 ;;
     esac
 done
 
