@@ -79,7 +79,10 @@ fn print_options(matches: &ArgMatches) -> String {
     for arg in command.get_arguments() {
         let id = arg.get_id().as_str();
         let values = matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy());
-        let value = values.collect::<Vec<_>>().join(",");
+        let mut value = values.collect::<Vec<_>>().join(",");
+        if id == "webhook_url" {
+            value = without_path(&value);
+        }
         let from = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "command line",
             Some(ValueSource::EnvVariable) => "environment",
@@ -91,6 +94,15 @@ fn print_options(matches: &ArgMatches) -> String {
         }
     }
     text
+}
+
+/// An address whose path and query may be a secret of the receiver's.
+fn without_path(url: &str) -> String {
+    match reqwest::Url::parse(url) {
+        Ok(parsed) if parsed.has_host() => format!("{}/***", parsed.origin().ascii_serialization()),
+        _ if url.is_empty() => String::new(),
+        _ => "***".to_owned(),
+    }
 }
 
 /// The variables of the clouds, without what is secret.
@@ -131,4 +143,21 @@ fn spool(folder: &Path) -> Result<String, String> {
     proved.map_err(|error| error.to_string())?;
     let disk = rustix::fs::statvfs(folder).map_err(|error| error.to_string())?;
     Ok(format!("{} MiB free", (disk.f_bavail * disk.f_frsize) >> 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_address_with_a_secret_only_the_host_is_said() {
+        for (url, said) in [
+            ("", ""),
+            ("https://hooks.example/T0/hush?key=hush", "https://hooks.example/***"),
+            ("https://user:hush@hooks.example:8443/", "https://hooks.example:8443/***"),
+            ("hush", "***"),
+        ] {
+            assert_eq!(without_path(url), said);
+        }
+    }
 }
