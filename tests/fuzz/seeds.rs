@@ -87,7 +87,7 @@ fn segment() -> Vec<u8> {
 fn manifest() -> Vec<u8> {
     let track = TrackManifest {
         track: "p1-webcam".into(),
-        participant: ParticipantManifest { id: "1".into(), name: Some("A".into()), is_host: None, platform: None },
+        participant: ParticipantManifest { id: "1".into(), name: Some("A".into()), ..Default::default() },
         kind: Kind::Webcam,
         width: Some(640),
         height: Some(360),
@@ -112,6 +112,7 @@ fn manifest() -> Vec<u8> {
         metadata: BTreeMap::from([("bot".into(), serde_json::json!({"a": [1.5, null, "b"]}))]),
         state: State::Live,
         continues: None,
+        prefix: Some("t/r".into()),
         origin: Some("2026-01-01T10:00:00Z".into()),
         origin_from_server: false,
         fps: 2,
