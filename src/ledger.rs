@@ -72,6 +72,26 @@ impl Ledger {
         }
     }
 
+    /// The books of a track that is deleted: what was in its output is in none any more.
+    #[must_use]
+    pub fn deleted(mut self) -> Ledger {
+        let encoded = std::mem::take(&mut self.encoded);
+        self.received -= encoded;
+        self.discard(DiscardReason::Deleted, encoded);
+        Ledger { held: 0, filled: 0, ..self }
+    }
+
+    /// With the captures of other books of the same track.
+    pub fn join(&mut self, other: Ledger) {
+        self.received += other.received;
+        self.encoded += other.encoded;
+        self.held += other.held;
+        self.filled += other.filled;
+        for (reason, n) in other.discarded {
+            *self.discarded.entry(reason).or_default() += n;
+        }
+    }
+
     /// The captures discarded for any reason.
     pub fn discarded_total(&self) -> u64 {
         self.discarded.values().sum()

@@ -184,6 +184,19 @@ pub async fn delete(State(app): State<App>, Path(address): Path<String>) -> Resu
     }
 }
 
+/// `DELETE /api/v1/recordings/{id}/tracks/{track}`: 202 once it is sure that the track is deleted everywhere.
+pub async fn delete_track(
+    State(app): State<App>,
+    Path((address, track)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    match app.pipeline.erase_track(&Name::from_address(&address), &track).await {
+        Ok(true) => Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "state": Life::Deleted }))).into_response()),
+        Ok(false) => Err(ApiError::not_found("track")),
+        Err(StoredError::Elsewhere) => Err(ApiError::new(StatusCode::CONFLICT, StoredError::Elsewhere.to_string())),
+        Err(error) => Err(store_failed(&error)),
+    }
+}
+
 /// `GET /healthz`: alive.
 pub async fn healthz() -> &'static str {
     "ok\n"

@@ -24,7 +24,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 
 use crate::pipeline::store::keys::Name;
 use crate::pipeline::{Current, Pipeline};
@@ -80,6 +80,7 @@ fn guarded(app: &App) -> Router<App> {
     let api = Router::new()
         .route("/api/v1/recordings", get(api::list))
         .route("/api/v1/recordings/{id}", get(api::get).delete(api::delete))
+        .route("/api/v1/recordings/{id}/tracks/{track}", delete(api::delete_track))
         .route("/api/v1/recordings/{id}/finish", post(api::finish))
         .route("/api/v1/recordings/{id}/grants", post(play::grant));
     let media = Router::new().route("/media/{recording}/{*tail}", any(serve_media));

@@ -4,6 +4,10 @@
 //! That it is to be deleted is in the spool before anybody hears of it, and goes last: a process that dies in the middle
 //! goes on with it at its next start.
 
+mod track;
+
+pub(super) use track::TrackErasure;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +40,7 @@ const RETRY_LAST: Duration = Duration::from_secs(15);
 /// Objects that are deleted at a time.
 const DELETES: usize = 8;
 
-/// A recording that is to be deleted: a file in [`ERASING`].
+/// A recording or a track that is to be deleted: a file in [`ERASING`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Erasure {
     schema: u32,
@@ -46,6 +50,9 @@ pub struct Erasure {
     prefix: Option<String>,
     /// Its folder in the spool.
     spool: String,
+    /// The track, where it is not the recording.
+    #[serde(default)]
+    track: Option<TrackErasure>,
 }
 
 impl Erasure {
@@ -54,9 +61,14 @@ impl Erasure {
         Name::new(self.tenant.as_deref(), &self.recording_id)
     }
 
-    /// The folder in the spool that a start does not take up.
+    /// The recording's folder in the spool, which a start does not take up where all of it is to be deleted.
     pub fn spool(&self) -> &str {
         &self.spool
+    }
+
+    /// The track, where it is not the recording.
+    pub(super) fn track(&self) -> Option<&TrackErasure> {
+        self.track.as_ref()
     }
 }
 
@@ -69,6 +81,8 @@ enum EraseError {
     Silent,
     #[error(transparent)]
     Put(#[from] PutError),
+    #[error(transparent)]
+    Stored(#[from] StoredError),
     #[error("the spool: {0}")]
     Spool(#[from] io::Error),
 }
@@ -153,18 +167,23 @@ impl Pipeline {
         spool: String,
     ) -> Result<(), StoredError> {
         let Name { tenant, id } = name.clone();
-        let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool };
-        let path = self.erasure_path(&erasure);
-        let text = serde_json::to_vec_pretty(&erasure).expect("an erasure is plain data");
+        let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool, track: None };
+        self.keep_erasure(&erasure).await?;
+        self.go_on_erasing(erasure);
+        Ok(())
+    }
+
+    /// Keeps in the spool that something is to be deleted.
+    async fn keep_erasure(&self, erasure: &Erasure) -> io::Result<()> {
+        let path = self.erasure_path(erasure);
+        let text = serde_json::to_vec_pretty(erasure).expect("an erasure is plain data");
         let kept = move || {
             let folder = path.parent().unwrap_or(&path);
             std::fs::create_dir_all(folder)?;
             write_whole(&path, &text)?;
             std::fs::File::open(folder)?.sync_all()
         };
-        tokio::task::spawn_blocking(kept).await.unwrap_or_else(|error| Err(error.into()))?;
-        self.go_on_erasing(erasure);
-        Ok(())
+        tokio::task::spawn_blocking(kept).await.unwrap_or_else(|error| Err(error.into()))
     }
 
     /// The folder in the store of a recording that is not here, readable or not.
@@ -181,24 +200,32 @@ impl Pipeline {
     }
 
     fn erasure_path(&self, erasure: &Erasure) -> PathBuf {
-        self.config.spool.join(ERASING).join(format!("{}.json", erasure.name().spool_folder()))
+        let track = erasure.track.as_ref().map_or_else(String::new, |track| format!("@{}", track.track));
+        self.config.spool.join(ERASING).join(format!("{}{track}.json", erasure.name().spool_folder()))
     }
 
     /// Deletes, beside everything else.
     pub(super) fn go_on_erasing(self: &Arc<Self>, erasure: Erasure) {
+        if erasure.track.is_some() {
+            return self.until_stop(|pipeline| pipeline.erase_track_for_good(erasure, None));
+        }
         // From here on nothing is opened for it.
         self.registry.note_deleted(&erasure.name());
-        let pipeline = Arc::clone(self);
+        self.until_stop(|pipeline| pipeline.erase_for_good(erasure));
+    }
+
+    /// Does something beside everything else, until it is done or the process stops.
+    fn until_stop<W: Future<Output = ()> + Send + 'static>(self: &Arc<Self>, work: impl FnOnce(Arc<Pipeline>) -> W) {
+        let (work, mut stop) = (work(Arc::clone(self)), self.stop.listen());
         tokio::spawn(async move {
-            let mut stop = pipeline.stop.listen();
             tokio::select! {
-                () = pipeline.erase_for_good(erasure) => {}
+                () = work => {}
                 () = stop.wait() => {}
             }
         });
     }
 
-    async fn erase_for_good(self: &Arc<Self>, mut erasure: Erasure) {
+    async fn erase_for_good(self: Arc<Self>, mut erasure: Erasure) {
         let name = erasure.name();
         if let Some(recording) = self.registry.get(&name) {
             recording.ask_to_delete();
@@ -215,18 +242,24 @@ impl Pipeline {
         tracing::info!(recording = name.id, tenant = name.tenant, "recording deleted");
     }
 
-    async fn try_to_erase(&self, erasure: &Erasure) -> Result<(), EraseError> {
-        // While the spool still says what they are: parts of an upload that nobody lists.
-        for record in records(&self.spool_of(&erasure.spool)) {
+    /// What the spool says is under way: parts of an upload that nobody lists.
+    async fn abort_uploads(&self, folder: &Path) -> Result<(), EraseError> {
+        for record in records(folder) {
             self.objects.abort_recorded(&record).await?;
         }
+        Ok(())
+    }
+
+    async fn try_to_erase(&self, erasure: &Erasure) -> Result<(), EraseError> {
+        let _erases = self.erasing.read().await;
+        self.abort_uploads(&self.spool_of(&erasure.spool)).await?;
         match self.remove_from_spool(self.spool_of(&erasure.spool)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
         if let Some(prefix) = &erasure.prefix {
             // What was on its way when its upload ended may land behind a look.
-            while self.erase_folder(prefix).await? > 0 {}
+            while self.erase_folder(prefix, is_ours).await? > 0 {}
             if let Some(root) = Objects::folder(&self.config.store) {
                 let folder = root.join(prefix);
                 tokio::task::spawn_blocking(move || sweep(&folder)).await.unwrap_or_else(|error| Err(error.into()))?;
@@ -246,8 +279,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Deletes what a recording has in its folder of the store; gives how many objects that were.
-    async fn erase_folder(&self, prefix: &str) -> Result<usize, EraseError> {
+    /// Deletes what is in a folder of the store and is `ours` by its name there; gives how many objects that were.
+    async fn erase_folder(&self, prefix: &str, is_ours: fn(&str) -> bool) -> Result<usize, EraseError> {
         let root = Key::parse(prefix).map_err(object_store::Error::from)?;
         let store = &self.objects.store;
         let ours = |meta: &object_store::ObjectMeta| {

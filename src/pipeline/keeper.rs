@@ -10,7 +10,6 @@ use futures::future::{FutureExt, join_all};
 use futures::stream::{self, StreamExt};
 use tokio::sync::Mutex;
 
-use crate::config::Output;
 use crate::media::{Micros, Tick};
 
 use super::Pipeline;
@@ -20,7 +19,6 @@ use super::recording::Recording;
 use super::state::RecordingState;
 use super::store::manifest::{Manifest, State};
 use super::store::objects::Class;
-use super::store::spool::SEGMENTS;
 
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
@@ -28,6 +26,7 @@ const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 const FINISHING_AT_ONCE: usize = 2;
 
 mod beat;
+mod books;
 mod finish;
 mod publish;
 mod published;
@@ -52,8 +51,10 @@ pub struct Keeper {
     resumed: bool,
     /// Where its objects lie is fixed, and the store has its entry.
     settled: bool,
-    /// Length of the events that the store has: they only grow.
-    events_bytes: u64,
+    /// Length of the events that the store has: they only grow, until a track is deleted.
+    events_bytes: Option<u64>,
+    /// As of which change for deleted tracks the store has events and manifest.
+    erased: u64,
     beat: Arc<Beat>,
 }
 
@@ -68,7 +69,8 @@ impl Keeper {
             state: None,
             resumed: false,
             settled: false,
-            events_bytes: 0,
+            events_bytes: None,
+            erased: 0,
             beat: Arc::default(),
         }
     }
@@ -114,6 +116,7 @@ impl Keeper {
                 tell_losses(&self.recording);
                 let settled = self.settle().await;
                 if settled == Settled::Yes {
+                    self.put_without_deleted().await;
                     self.publish().await;
                     if told {
                         self.put_books().await;
@@ -186,20 +189,35 @@ impl Keeper {
         self.manifest = Some((manifest, self.pipeline.clock.mono()));
     }
 
+    /// Puts events and manifest at once where they are to say less, because a track was deleted.
+    async fn put_without_deleted(&mut self) {
+        let erased = self.recording.erased();
+        if erased == self.erased {
+            return;
+        }
+        self.events_bytes = None;
+        self.put_events().await;
+        self.put_this(self.recording.manifest()).await;
+        self.erased = erased;
+        self.recording.tell_erased(erased);
+    }
+
     /// The uploads of the end, after the media's. Gives the tick after the last one when all is in the store but the last
     /// manifest; `None` when the recording failed.
     async fn finish(&mut self, end: Tick) -> Option<Tick> {
         if self.settle().await != Settled::Yes {
             return None;
         }
+        self.put_without_deleted().await;
         self.put_manifest(true).await;
         let lanes = self.recording.lanes();
         self.publish().await;
         lanes.iter().for_each(|lane| lane.view(forget_unwritten));
-        join_all(lanes.iter().map(|lane| self.end_playlist(lane))).await;
-        let finished: Vec<_> = lanes.iter().map(|lane| self.finish_track(lane, end).boxed()).collect();
+        join_all(lanes.iter().map(|lane| lane.unless_deleted(self.end_playlist(lane)))).await;
+        let finished: Vec<_> =
+            lanes.iter().map(|lane| lane.unless_deleted(self.finish_track(lane, end)).boxed()).collect();
         let finished = stream::iter(finished).buffer_unordered(FINISHING_AT_ONCE);
-        let whole = finished.fold(true, |whole, one| async move { whole && one }).await;
+        let whole = finished.fold(true, |whole, one| async move { whole && one != Some(false) }).await;
         if !whole {
             self.put_events().await;
             self.recording.set_state(State::Failed);
@@ -216,8 +234,14 @@ impl Keeper {
 
     /// The last manifest. Where the process stops before the store has taken it, the next one does this again.
     async fn seal(&mut self, end: Tick) {
+        let erased = self.recording.erased();
+        if erased != self.erased {
+            self.events_bytes = None;
+            self.put_events().await;
+        }
         // It is finished when the store has confirmed that it is: the manifest last.
         self.put_this(Manifest { state: State::Finished, ..self.recording.manifest() }).await;
+        self.recording.tell_erased(erased);
         self.put_ended().await;
         // From here on a start would find it finished in the store; only then does anybody hear of it.
         self.clear_spool().await;
@@ -264,45 +288,5 @@ impl Keeper {
             self.put_manifest(true).await;
         }
         tracing::info!(recording = self.recording.id(), "recording suspended");
-    }
-
-    /// Puts what would be lost with the spool: what happened, and the lists of segments that are new since the last time.
-    async fn put_books(&mut self) {
-        self.put_events().await;
-        for (track, published) in self.tracks.iter().filter(|_| self.pipeline.makes(Output::Hls)) {
-            let mut published = published.lock().await;
-            let (segments, epochs) = published.listed;
-            if segments == published.segments {
-                continue;
-            }
-            for epoch in &published.epochs[epochs..] {
-                let tail = format!("{track}/{epoch}/{SEGMENTS}");
-                let path = self.recording.spool.join(&tail);
-                // A full disk may not have taken a line yet.
-                if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
-                    continue;
-                }
-                let key = self.recording.key(&tail);
-                put(&self.pipeline, &self.recording, Class::Live, key, Source::File(&path)).await;
-            }
-            published.listed = (published.segments, published.epochs.len().saturating_sub(1));
-        }
-    }
-
-    async fn flush_events(&self) {
-        tell_losses(&self.recording);
-        self.pipeline.write_events(&self.recording);
-        self.pipeline.sync_barrier().await;
-    }
-
-    async fn put_events(&mut self) {
-        self.flush_events().await;
-        let path = self.recording.spool.join(super::EVENTS);
-        let bytes = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
-        if bytes != self.events_bytes {
-            let key = self.recording.key(super::EVENTS);
-            put(&self.pipeline, &self.recording, Class::Live, key, Source::File(&path)).await;
-            self.events_bytes = bytes;
-        }
     }
 }

@@ -42,6 +42,9 @@ pub enum StoredError {
     /// The spool does not take what the store has.
     #[error("cannot take it up from the store: {0}")]
     Spool(#[from] std::io::Error),
+    /// What is asked for is for its writer to do.
+    #[error("another process writes this recording: ask there, or when it is finished")]
+    Elsewhere,
     /// It goes on, and on.
     #[error("more than {CONTINUATIONS_MAX} recordings go on from each other")]
     TooMany,

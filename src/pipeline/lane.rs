@@ -23,6 +23,7 @@ use super::shed::Shedder;
 use super::timeline::Mark;
 use super::track::TrackWriter;
 
+mod deletion;
 mod expected;
 mod lost;
 mod view;
@@ -101,6 +102,7 @@ pub struct Lane {
     spool_errors: AtomicU64,
     /// Until it is closed.
     memory: Mutex<Option<LaneCharge>>,
+    deletion: deletion::Deletion,
     /// Told when the view changed in a way that the recording's keeper cares about.
     pub(super) changed: Arc<Notify>,
 }
@@ -166,6 +168,7 @@ impl Lane {
             undecodable: AtomicU64::new(0),
             spool_errors: AtomicU64::new(0),
             memory: Mutex::new(Some(parts.memory)),
+            deletion: Default::default(),
             changed: parts.changed,
         })
     }
@@ -286,7 +289,12 @@ impl Lane {
 
     /// Gives an order; its end is seen in [`View::done`].
     pub fn order(self: &Arc<Self>, order: Order) {
-        *lock(&self.order) = Some(order);
+        let mut given = lock(&self.order);
+        // Of one that is deleted nothing is written any more.
+        if order == Order::Suspend || !self.is_deleted() {
+            *given = Some(order);
+        }
+        drop(given);
         self.lists.encode.call(self);
     }
 
@@ -373,6 +381,7 @@ impl Lane {
         let Some(order) = lock(&self.order).take() else { return Worked::Nothing };
         writer.carry_out(self, order);
         self.view(|view| view.done = Some(order));
+        self.deletion.obeyed.notify_one();
         self.changed.notify_one();
         Worked::One
     }

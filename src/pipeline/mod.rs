@@ -116,6 +116,8 @@ pub struct Pipeline {
     keepers: Mutex<JoinSet<()>>,
     /// Taking up from the store: one at a time, so that none is taken up twice.
     taking_over: tokio::sync::Mutex<()>,
+    /// Deleting recordings, and one at a time what makes others say less: nothing is written to one that is deleted.
+    erasing: tokio::sync::RwLock<()>,
     telling: Option<Telling>,
     stop: Stop,
 }
@@ -176,11 +178,12 @@ impl Pipeline {
             lane_memory,
             admission: Admission::new(config.load_max),
             cores: cores.min(ingest_workers + encoder_workers),
-            writer: random_name(),
+            writer: keys::random_name(),
             sync,
             assemble,
             keepers: Mutex::default(),
             taking_over: tokio::sync::Mutex::default(),
+            erasing: tokio::sync::RwLock::default(),
             telling,
             stop: Stop::new(),
             config,
@@ -225,7 +228,7 @@ impl Pipeline {
                 unsure,
                 continues,
                 prefix: None,
-                mark: random_name(),
+                mark: keys::random_name(),
                 settings: self.settings.clone(),
                 alone_since: self.clock.mono(),
             })
@@ -252,7 +255,7 @@ impl Pipeline {
         while keepers.try_join_next().is_some() {}
         keepers.spawn(async move {
             let recording = keeper.recording();
-            keeper.run().await;
+            Box::pin(keeper.run()).await;
             pipeline.tell_ended(&recording);
             pipeline.registry.ended(&recording);
             recording.leave();
@@ -390,11 +393,4 @@ impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pipeline")
     }
-}
-
-/// Six random base32 characters: the name of this process in the store.
-fn random_name() -> String {
-    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let random: [u8; 6] = rand::random();
-    random.iter().map(|byte| LETTERS[usize::from(byte & 31)] as char).collect()
 }

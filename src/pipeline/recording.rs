@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::rfc3339;
+use crate::ledger::Ledger;
 use crate::media::{DiscardReason, GapReason, Grid, Kind, Micros, Tick};
+use crate::shutdown::Stop;
 
 use super::delivery::Offer;
 use super::ingest::protocol::{Context, Participant, Timestamp};
@@ -23,11 +25,13 @@ use super::store::manifest::{Manifest, Overload, ParticipantManifest, SCHEMA, St
 use super::timeline::Mark;
 use super::timeline::clock::{Origin, RecordingClock, Verdict};
 
+mod deleted;
 mod overload;
 mod people;
 mod place;
 mod socket;
 
+pub use deleted::{Shows, participant_in};
 use people::{NO_TIME, People, manifest_of};
 use place::Place;
 pub use socket::SocketState;
@@ -64,6 +68,10 @@ struct Inner {
     captures_refused: u64,
     mp4: BTreeMap<String, super::store::manifest::Mp4Manifest>,
     overload: Vec<Overload>,
+    /// The books of tracks that were deleted.
+    deleted: BTreeMap<String, Ledger>,
+    /// So often the spool came to say less, because a track was deleted.
+    erased: u64,
     last_error: Option<String>,
     uploads_pending: usize,
 }
@@ -114,7 +122,9 @@ pub struct Recording {
     told_to_finish: Notify,
     told_to_delete: Notify,
     /// Rung once nothing serves it any more.
-    left: Notify,
+    left: Stop,
+    /// As of which change for deleted tracks the store says less.
+    erased_told: watch::Sender<u64>,
     inner: Mutex<Inner>,
 }
 
@@ -169,6 +179,8 @@ pub enum Refused {
     Memory,
     /// The recording takes no more media.
     Finished,
+    /// Its track was deleted, and the capture is counted there.
+    Deleted,
 }
 
 impl Refused {
@@ -179,6 +191,7 @@ impl Refused {
             Refused::Socket => "socket_lanes",
             Refused::Memory => "memory",
             Refused::Finished => "finished",
+            Refused::Deleted => "deleted",
         }
     }
 }
@@ -202,7 +215,8 @@ impl Recording {
             bot_gone: AtomicBool::new(false),
             told_to_finish: Notify::new(),
             told_to_delete: Notify::new(),
-            left: Notify::new(),
+            left: Stop::new(),
+            erased_told: watch::Sender::new(0),
             inner: Mutex::new(Inner {
                 state: State::Live,
                 clock: RecordingClock::new(),
@@ -222,6 +236,8 @@ impl Recording {
                 captures_refused: 0,
                 mp4: BTreeMap::new(),
                 overload: Vec::new(),
+                deleted: BTreeMap::new(),
+                erased: 0,
                 last_error: None,
                 uploads_pending: 0,
             }),
@@ -280,6 +296,7 @@ impl Recording {
             bot_id: inner.bot_id.clone(),
             metadata: inner.metadata.clone(),
             participants: inner.people.all(),
+            deleted: inner.deleted.clone(),
             overload: inner.overload.clone(),
             alone_since: inner.alone_since_unix,
             books,
@@ -416,6 +433,9 @@ impl Recording {
         if let Some(lane) = inner.lanes.get(&key) {
             return Ok(Arc::clone(lane));
         }
+        if inner.state == State::Live && inner.counts_as_deleted(&participant.id, kind) {
+            return Err(Refused::Deleted);
+        }
         let refused = if inner.state != State::Live {
             Refused::Finished
         } else if inner.lanes.len() >= lanes_max {
@@ -464,6 +484,9 @@ impl Recording {
             inner.events_dropped += 1;
             return;
         }
+        if who.is_some_and(|who| inner.is_forgotten(&who.id)) {
+            return;
+        }
         let mut line = serde_json::json!({
             "schema": SCHEMA,
             "tick": self.grid.tick_at(at),
@@ -501,6 +524,8 @@ impl Recording {
     /// Puts event lines back that could not be handed on.
     pub fn return_events(&self, text: String) {
         let mut inner = self.lock();
+        // Somebody may have been forgotten meanwhile.
+        let text = inner.without_forgotten(text);
         inner.event_bytes += text.len();
         inner.events.insert(0, text);
     }
@@ -596,12 +621,12 @@ impl Recording {
 
     /// Its keeper came to its end.
     pub fn leave(&self) {
-        self.left.notify_one();
+        self.left.ring();
     }
 
-    /// Returns when its keeper came to its end. For one that waits.
+    /// Returns when its keeper came to its end.
     pub async fn left(&self) {
-        self.left.notified().await;
+        self.left.listen().wait().await;
     }
 
     /// Every lane.
@@ -678,6 +703,7 @@ impl Recording {
             fill: self.settings.fill,
             overload: inner.overload.clone(),
             tracks: inner.lanes.values().map(|lane| track_manifest(&inner, lane)).collect(),
+            deleted: inner.deleted_tracks(),
         }
     }
 }

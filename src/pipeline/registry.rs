@@ -179,6 +179,16 @@ impl Registry {
         }
     }
 
+    /// The manifest of a recording that ended says something else now.
+    pub fn note_changed(&self, manifest: Manifest) {
+        let mut inner = self.lock();
+        let name = manifest.name();
+        let whole_from = inner.ended.len().saturating_sub(WHOLE_MAX);
+        if let Some(at) = inner.ended.iter().position(|known| is_of(known, &name)) {
+            inner.ended[at] = Arc::new(if at < whole_from { for_the_list(&manifest) } else { manifest });
+        }
+    }
+
     /// The store has something under this name that nobody can read.
     pub fn note_unreadable(&self, name: Name) {
         self.lock().unreadable.note(name);

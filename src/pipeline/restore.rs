@@ -18,10 +18,11 @@ use super::known::StoredError;
 use super::resume::look_at;
 use super::state::{RecordingState, STATE};
 use super::store::journal::{EpochLine, SPOOL_VERSION};
+use super::store::keys;
 use super::store::manifest::TrackManifest;
 use super::store::retell::retell;
 use super::store::spool::{JOURNAL, SEGMENTS, write_line, write_whole};
-use super::{EVENTS, Pipeline, random_name};
+use super::{EVENTS, Pipeline};
 use crate::media::{Canvas, Kind};
 
 /// A folder of the spool that is not whole yet.
@@ -111,10 +112,15 @@ impl Pipeline {
         reads.buffer_unordered(READS).try_collect::<()>().await?;
         self.space.wrote(bytes);
         let state = RecordingState {
-            mark: random_name(),
+            mark: keys::random_name(),
             unsure: false,
             participants: manifest.iter().flat_map(|manifest| &manifest.tracks).map(participant_of).collect(),
             alone_since: None,
+            deleted: manifest
+                .iter()
+                .flat_map(|manifest| manifest.deleted_books())
+                .chain(entry.recording.deleted.clone())
+                .collect(),
             ..entry.recording.clone()
         };
         let half = half.to_owned();

@@ -11,7 +11,7 @@ use crate::media::Micros;
 use crate::parallel;
 
 use super::Pipeline;
-use super::erase::Erasure;
+use super::erase::{Erasure, TrackErasure};
 use super::keeper::Keeper;
 use super::lane::{Lane, View};
 use super::recording::{Recording, RecordingParts};
@@ -31,6 +31,8 @@ pub(super) struct Found {
     state: RecordingState,
     /// The folders of its tracks.
     tracks: Vec<PathBuf>,
+    /// Tracks that are to be deleted.
+    erased: Vec<TrackErasure>,
 }
 
 /// The name of a recording's folder.
@@ -49,7 +51,26 @@ pub(super) fn look_at(folder: &Path) -> Result<Option<Found>, Box<dyn std::error
         return Ok(None);
     }
     let tracks = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-    Ok(Some(Found { folder: folder.to_owned(), state, tracks: tracks.collect() }))
+    // What is left of a deleted track may be half of it.
+    let tracks = tracks.filter(|path| !state.deleted.contains_key(&name_of(path))).collect();
+    Ok(Some(Found { folder: folder.to_owned(), state, tracks, erased: Vec::new() }))
+}
+
+/// Those of the recording in this folder of the spool.
+fn erasures_of(erasures: &[Erasure], folder: String) -> impl Iterator<Item = &Erasure> {
+    erasures.iter().filter(move |one| one.spool() == folder)
+}
+
+/// Takes a track that is to be deleted out of what was taken up, and leaves its books.
+fn forget(state: &mut RecordingState, taken: &mut Vec<TakenUp>, erased: &TrackErasure) {
+    let is_it = |track: &TakenUp| keys::track(&track.participant_id, track.kind) == erased.track;
+    let books = taken.iter().find(|track| is_it(track)).map(|track| track.ledger.clone().deleted());
+    // Where it has books already they were written after its last part.
+    state.deleted.entry(erased.track.clone()).or_insert_with(|| books.unwrap_or_default());
+    taken.retain(|track| !is_it(track));
+    if taken.iter().all(|track| track.participant_id != erased.participant_id) {
+        state.participants.retain(|who| who.id != erased.participant_id);
+    }
 }
 
 impl Found {
@@ -76,12 +97,16 @@ impl Pipeline {
         ours.iter()
             .filter(|path| restore::is_half(&name_of(path)))
             .for_each(|path| drop(std::fs::remove_dir_all(path)));
-        let folders = folders.into_iter().filter(|path| erasures.iter().all(|one| one.spool() != name_of(path)));
+        let of = |path: &Path| erasures_of(erasures, name_of(path));
+        let folders = folders.into_iter().filter(|path| of(path).all(|one| one.track().is_some()));
         // A finished recording, all of it gone but the folder, is no more. One that holds anything is not removed so.
         let folders = folders.filter(|path| std::fs::remove_dir(path).is_err());
         let folders: Vec<PathBuf> = folders.collect();
         let folders = folders.iter().inspect(|folder| self.registry.leave_alone(name_of(folder)));
         let mut found: Vec<Found> = folders.filter_map(|folder| self.reported(folder, look_at(folder))?).collect();
+        for found in &mut found {
+            found.erased = of(&found.folder).filter_map(Erasure::track).cloned().collect();
+        }
         let dirs: Vec<&Path> = found.iter().flat_map(|found| &found.tracks).map(PathBuf::as_path).collect();
         let mut taken = parallel::each(&dirs, machine::cores(), |dir| take_up(dir)).into_iter();
         let (mut recordings, mut tracks) = (0, 0);
@@ -124,6 +149,9 @@ impl Pipeline {
                 track.go_on_from(books);
             }
         }
+        for erased in &found.erased {
+            forget(&mut found.state, &mut taken, erased);
+        }
         let recording = Arc::new(self.resumed(found.state, found.folder, &taken));
         // Before anybody can ask for them.
         for track in taken {
@@ -158,6 +186,7 @@ impl Pipeline {
         });
         recording.go_on(state.origin, last, state.bot_id, state.metadata, state.participants, first);
         recording.go_on_after_overload(state.overload, next_tick);
+        recording.go_on_without(state.deleted);
         let cut: u64 = tracks.iter().map(|track| track.bytes_cut).sum();
         let detail = serde_json::json!({ "tracks": tracks.len(), "end_tick": next_tick, "bytes_cut": cut });
         recording.event("taken_up", detail);

@@ -285,6 +285,9 @@ impl Session {
                 return None;
             };
             let key = (id.clone(), message.participant.id.clone(), message.kind);
+            if self.lanes.get(&key).is_some_and(|lane| lane.is_deleted()) {
+                self.lanes.remove(&key);
+            }
             let lane = match self.lanes.get(&key) {
                 Some(lane) => Arc::clone(lane),
                 None if self.lanes.len() >= self.pipeline.config.socket_lanes_max as usize => {
@@ -295,6 +298,10 @@ impl Session {
                 None => match self.pipeline.open_lane(&recording, &message.participant, message.kind, header) {
                     Ok(lane) => Arc::clone(self.lanes.entry(key).or_insert(lane)),
                     Err(Refused::Finished) => continue,
+                    Err(Refused::Deleted) => {
+                        self.pipeline.metrics.discarded(message.kind, DiscardReason::Deleted, 1);
+                        return None;
+                    }
                     Err(refused) => {
                         self.pipeline.metrics.lane_refused(refused.name());
                         return None;
@@ -302,7 +309,7 @@ impl Session {
                 },
             };
             let expected = lane.expect();
-            if recording.state() == State::Live {
+            if recording.state() == State::Live && !lane.is_deleted() {
                 return Some((recording, expected));
             }
         }

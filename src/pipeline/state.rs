@@ -120,6 +120,9 @@ pub struct RecordingState {
     /// after a track's last part.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub books: BTreeMap<String, Ledger>,
+    /// Tracks that were deleted, with their books.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub deleted: BTreeMap<String, Ledger>,
     /// When it was touched by overload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overload: Vec<Overload>,

@@ -229,6 +229,7 @@ impl Fake {
             segment_ticks: SEGMENT_TICKS as u32,
             fill: tilecast::config::Fill::Black,
             overload: Vec::new(),
+            deleted: Vec::new(),
             tracks: recording.tracks.iter().filter_map(|track| self.track(recording, track)).collect(),
         }
     }

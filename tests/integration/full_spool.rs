@@ -102,6 +102,7 @@ async fn forty_tracks_are_taken_up_with_their_books() {
             participants: people.iter().map(known).collect(),
             alone_since: None,
             books: Default::default(),
+            deleted: Default::default(),
             overload: Vec::new(),
         };
         std::fs::write(folder.join(STATE), serde_json::to_vec(&state).unwrap()).unwrap();

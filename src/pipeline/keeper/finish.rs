@@ -56,7 +56,7 @@ pub(super) async fn end_media(pipeline: &Pipeline, recording: &Arc<Recording>) -
 pub(super) async fn order(recording: &Recording, order: Order) -> Vec<Arc<Lane>> {
     let lanes = recording.lanes();
     lanes.iter().for_each(|lane| lane.order(order));
-    let done = |lane: &Arc<Lane>| lane.view(|view| view.done == Some(order) && view.syncing == 0);
+    let done = |lane: &Arc<Lane>| lane.is_deleted() || lane.view(|view| view.done == Some(order) && view.syncing == 0);
     while !lanes.iter().all(done) {
         recording.changed.notified().await;
     }

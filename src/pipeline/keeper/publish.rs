@@ -49,7 +49,8 @@ impl Keeper {
                 running.insert(lane.track.clone());
                 let (pipeline, recording) = (&pipeline, &recording);
                 busy.push(async move {
-                    publish_lane(pipeline, recording, &lane, &published, resumed, pace).await;
+                    let publish = publish_lane(pipeline, recording, &lane, &published, resumed, pace);
+                    lane.unless_deleted(publish).await;
                     lane.track.clone()
                 });
             }

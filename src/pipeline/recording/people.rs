@@ -53,6 +53,11 @@ impl People {
         self.0.values().map(|known| known.who.clone()).collect()
     }
 
+    /// Forgets a participant.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.0.remove(id);
+    }
+
     /// Notes what a message of that time says. Returns the names of the fields that changed: none at the first message,
     /// nor by one that is older than what is known, as a bot that dialled again may send once more.
     pub(super) fn note(&mut self, said: &Participant, at: Micros) -> Vec<&'static str> {
@@ -113,6 +118,9 @@ impl Recording {
             _ => None,
         };
         let mut inner = self.lock();
+        if inner.is_forgotten(&message.participant.id) {
+            return;
+        }
         let at = time_of(&inner, message);
         let changed = {
             let as_of = at.min(inner.clock.newest() + AHEAD_MAX);
@@ -137,6 +145,9 @@ impl Recording {
 
     /// A picture that was placed says whom it shows; what it says anew is an `update` like one that the bot tells of.
     pub(super) fn note_seen(&self, inner: &mut Inner, who: &Participant, at: Micros) {
+        if inner.is_forgotten(&who.id) {
+            return;
+        }
         let changed = inner.people.note(who, at);
         if !changed.is_empty() {
             let at = if at == NO_TIME { inner.clock.newest() } else { at };

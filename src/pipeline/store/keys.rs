@@ -118,6 +118,13 @@ pub fn init(bytes: &[u8]) -> String {
     format!("init-{}.mp4", hex(&Sha256::digest(bytes)[..4]))
 }
 
+/// Six random base32 characters: the name of a process in the store.
+pub fn random_name() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let random: [u8; 6] = rand::random();
+    random.iter().map(|byte| LETTERS[usize::from(byte & 31)] as char).collect()
+}
+
 /// Lowercase hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

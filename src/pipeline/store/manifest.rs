@@ -91,12 +91,36 @@ pub struct Manifest {
     /// One entry per participant and kind; those of kinds that this program does not know are left out.
     #[serde(deserialize_with = "of_known_kinds")]
     pub tracks: Vec<TrackManifest>,
+    /// What is left of tracks that were deleted.
+    #[serde(default)]
+    pub deleted: Vec<DeletedTrack>,
+}
+
+/// A track that was deleted. It has no files, and names nobody.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeletedTrack {
+    /// What its folder was called.
+    pub track: String,
+    /// Its books: nothing of it is encoded, held or filled any more.
+    pub ledger: Ledger,
 }
 
 impl Manifest {
     /// Whose it is.
     pub fn name(&self) -> Name {
         Name::new(self.tenant.as_deref(), &self.recording_id)
+    }
+
+    /// The books of the tracks that were deleted.
+    pub fn deleted_books(&self) -> impl Iterator<Item = (String, Ledger)> {
+        self.deleted.iter().map(|one| (one.track.clone(), one.ledger.clone()))
+    }
+
+    /// Leaves of a track that it was deleted.
+    pub fn delete_track(&mut self, track: &str) {
+        let Some(at) = self.tracks.iter().position(|one| one.track == track) else { return };
+        let ledger = self.tracks.remove(at).ledger.deleted();
+        self.deleted.push(DeletedTrack { track: track.to_owned(), ledger });
     }
 
     /// The recording's folder in the store: before there was a choice, its id.

@@ -21,6 +21,9 @@ use super::spool::{Closed, EpochFolder, JOURNAL, SEGMENTS, WhenClosed, append_to
 /// Told of each try to write a file whole: whether it is there.
 pub type WhenTried = Arc<dyn Fn(bool) + Send + Sync>;
 
+/// Whether a line is to stay.
+pub type Keep = Box<dyn Fn(&str) -> bool + Send>;
+
 /// Jobs that wait for the sync thread; when it is full the sender waits.
 pub const SYNC_JOBS_MAX: usize = 1024;
 /// Files synced at a time: every track of a recording closes its segments at the same instant, and syncs that come together
@@ -61,6 +64,15 @@ pub enum SyncJob {
         bytes: Vec<u8>,
         /// Told of each try.
         tried: Option<WhenTried>,
+    },
+    /// Take lines out of a file.
+    Filter {
+        /// The file; where there is none, there is nothing to do.
+        path: PathBuf,
+        /// Whether a line stays.
+        keep: Keep,
+        /// Told at the end.
+        done: tokio::sync::oneshot::Sender<io::Result<()>>,
     },
     /// What is late of this folder is not written any more: the folder is removed.
     Forget(PathBuf),
@@ -128,6 +140,9 @@ impl Syncer {
                 }
                 SyncJob::Lines { path, text } => self.append_lines(path, text),
                 SyncJob::Whole { path, bytes, tried } => self.write_whole(path, bytes, tried),
+                SyncJob::Filter { path, keep, done } => {
+                    let _ = done.send(self.filter_lines(&path, &keep));
+                }
                 SyncJob::Forget(folder) => {
                     self.late.retain(|path, _| !path.starts_with(&folder));
                     self.lasting.retain(|path| !path.starts_with(&folder));
@@ -248,6 +263,22 @@ impl Syncer {
         }
     }
 
+    fn filter_lines(&mut self, path: &Path, keep: &Keep) -> io::Result<()> {
+        if let Some(Late::Lines(waiting)) = self.late.get_mut(path) {
+            *waiting = keep_lines(waiting, keep);
+        }
+        let before = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            read => read?,
+        };
+        let after = keep_lines(&String::from_utf8_lossy(&before), keep);
+        let written = self.space.run(Op::Whole, || super::spool::write_whole(path, after.as_bytes()));
+        if written.is_ok() {
+            self.space.resized(before.len() as u64, after.len() as u64);
+        }
+        written
+    }
+
     fn write_whole(&mut self, path: PathBuf, bytes: Vec<u8>, tried: Option<WhenTried>) {
         self.late.remove(&path);
         let before = fs::metadata(&path).map_or(0, |meta| meta.len());
@@ -265,6 +296,11 @@ impl Syncer {
             }
         }
     }
+}
+
+/// The lines that are to stay.
+pub fn keep_lines(text: &str, keep: impl Fn(&str) -> bool) -> String {
+    text.split_inclusive('\n').filter(|line| keep(line)).collect()
 }
 
 fn sync_file(path: &Path) -> io::Result<()> {

@@ -123,6 +123,7 @@ fn outline(folder: &Path, events: &Events, done: &mut Vec<String>) -> Result<(Op
         segment_ticks: grid.segment_ticks,
         fill: Fill::default(),
         overload: Vec::new(),
+        deleted: Vec::new(),
         tracks: Vec::new(),
     };
     Ok((None, manifest))
