@@ -4,8 +4,12 @@ KILLS ?= 200
 SEED ?= 1
 # How long `make overload` keeps the machine too slow.
 SECONDS ?= 300
+# How long each of the two outages of `make outage` is, in seconds.
+OUTAGE ?= 600
+# How long the meeting of `make price` is, in minutes; it takes a thirtieth of that.
+MINUTES ?= 60
 
-.PHONY: help deps demo test overload chaos web build bench figures clean
+.PHONY: help deps demo test overload chaos outage price web build bench figures clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +40,12 @@ test: deps web ## format, lints, documentation, every test
 chaos: deps web ## the long form of the chaos test: KILLS=200 SEED=1, about 5 s a kill
 	TILECAST_CHAOS_KILLS=$(KILLS) TILECAST_CHAOS_SEED=$(SEED) \
 	  cargo test --locked --test integration -- chaos::whatever --nocapture
+
+outage: deps web ## two outages of the store in the middle of four meetings, with kills: OUTAGE=600 seconds each
+	TILECAST_OUTAGE_SECONDS=$(OUTAGE) cargo test --locked --test integration -- outage::four --nocapture
+
+price: deps web ## requests and price of a participant-hour, counted at an S3 server: MINUTES=60
+	TILECAST_PRICE_MINUTES=$(MINUTES) cargo test --locked --test integration -- store_price:: --nocapture
 
 overload: deps web ## the long form of the overload test: SECONDS=300
 	TILECAST_OVERLOAD_SECONDS=$(SECONDS) \

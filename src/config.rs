@@ -81,6 +81,10 @@ pub struct Config {
     #[arg(long, env = "TILECAST_SPOOL_QUOTA", value_parser = parse_bytes, value_name = "SIZE")]
     pub spool_quota: Option<u64>,
 
+    /// How long finished recordings stay in the spool as local copies, in .kept; less where there is little room [default: not at all]
+    #[arg(long, env = "TILECAST_SPOOL_KEEP", value_parser = parse_duration, value_name = "TIME")]
+    pub spool_keep: Option<Duration>,
+
     /// What is made of each track
     #[arg(long, env = "TILECAST_OUTPUTS", value_enum, default_value = "hls,mp4", value_delimiter = ',')]
     pub outputs: Vec<Output>,

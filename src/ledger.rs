@@ -134,6 +134,20 @@ mod tests {
     }
 
     #[test]
+    fn of_a_deleted_track_nothing_is_in_any_output() {
+        let mut ledger = Ledger { held: 2, filled: 7, ..Ledger::default() };
+        ledger.encode(5);
+        ledger.discard(DiscardReason::Late, 1);
+        let mut deleted = ledger.deleted();
+        assert_eq!((deleted.received, deleted.encoded, deleted.ticks(), deleted.discarded["deleted"]), (6, 0, 0, 5));
+        let mut more = Ledger::default();
+        more.discard(DiscardReason::Deleted, 3);
+        deleted.join(more);
+        assert_eq!((deleted.received, deleted.discarded["deleted"], deleted.discarded["late"]), (9, 8, 1));
+        assert!(deleted.captures_balance());
+    }
+
+    #[test]
     fn what_was_discarded_after_the_last_part_is_taken_over() {
         let books = |encoded, late| {
             let mut ledger = Ledger { held: 1, filled: 5, ..Ledger::default() };

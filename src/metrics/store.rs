@@ -17,6 +17,8 @@ pub struct StoreMetrics {
     pub damaged: Counter,
     /// Answers of the store that say "slow down".
     pub throttled: Counter,
+    /// Whether the store gives no answer: 1, else 0.
+    pub away: Gauge,
     requests: Family<OperationLabel, Counter>,
     uploads: Gauge,
     uploads_limit: Gauge,
@@ -32,6 +34,7 @@ impl StoreMetrics {
     pub(super) fn register(&self, r: &mut Registry) {
         let damaged = self.damaged.clone();
         r.register("objects_damaged", "Objects that the store had other bytes of than it was given", damaged);
+        r.register("store_away", "1 while the store gives no answer", self.away.clone());
         r.register("store_requests", "Requests to a cloud's store, by what they do", self.requests.clone());
         r.register("store_throttled", "Answers of the store that say slow down", self.throttled.clone());
         r.register("uploads", "Uploads under way", self.uploads.clone());

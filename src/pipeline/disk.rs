@@ -1,6 +1,6 @@
 //! The pipeline and its disk: what is handed to the sync thread, and telling when the spool is full.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use super::threads::hand_over;
 use super::{EVENTS, Pipeline, Recording};
 
 mod clear;
+mod kept;
+mod leave;
 
 use clear::clear;
 
@@ -66,14 +68,19 @@ impl Pipeline {
         let _ = hears.await;
     }
 
+    /// What is late of a folder must not begin it anew.
+    async fn forget_late(&self, folder: &Path) {
+        // Waits for a place.
+        hand_over(&self.sync, SyncJob::Forget(folder.to_owned())).await;
+        self.sync_barrier().await;
+    }
+
     /// Removes a recording's folder from the spool, once everything that belongs to it is in the store.
     ///
     /// # Errors
     /// Of the file system.
     pub async fn remove_from_spool(&self, folder: PathBuf) -> std::io::Result<()> {
-        // Waits for a place: what is late must not begin the folder anew.
-        hand_over(&self.sync, SyncJob::Forget(folder.clone())).await;
-        self.sync_barrier().await;
+        self.forget_late(&folder).await;
         let space = Arc::clone(&self.space);
         tokio::task::spawn_blocking(move || clear(&space, &folder)).await.unwrap_or_else(|error| Err(error.into()))
     }
@@ -89,6 +96,9 @@ impl Pipeline {
                 _ = every.tick() => {}
                 () = stop.wait() => return,
             }
+            if self.space.is_tight() {
+                self.make_room().await;
+            }
             if !self.space.is_full() {
                 continue;
             }
@@ -98,6 +108,15 @@ impl Pipeline {
                 self.tell(change);
             }
         }
+    }
+
+    /// Lets segments leave that the store has.
+    async fn make_room(&self) {
+        let (space, recordings) = (Arc::clone(&self.space), self.registry.all());
+        let of = recordings.clone();
+        let _ = tokio::task::spawn_blocking(move || leave::leave(&space, &of)).await;
+        // Until the playlists in the store name the others, those stay.
+        recordings.iter().for_each(|recording| recording.changed.notify_one());
     }
 
     fn tell(&self, change: Change) {

@@ -11,7 +11,6 @@ pub(super) use track::TrackErasure;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::TryStreamExt;
 use object_store::path::Path as Key;
@@ -27,16 +26,13 @@ use super::recording::Recording;
 use super::registry::folder_of;
 use super::store::keys::Name;
 use super::store::manifest::{SCHEMA, State};
-use super::store::objects::{Objects, PutError, RECORD};
+use super::store::objects::{Objects, PutError, RECORD, RETRY_FIRST};
 use super::store::spool::write_whole;
 
 /// Where the spool keeps what is to be deleted.
 const ERASING: &str = ".erasing";
 /// What is left of a recording.
 pub const DELETED: &str = "deleted.json";
-/// Waiting between tries: doubled from the first to the last.
-const RETRY_FIRST: Duration = Duration::from_millis(250);
-const RETRY_LAST: Duration = Duration::from_secs(15);
 /// Objects that are deleted at a time.
 const DELETES: usize = 8;
 
@@ -235,9 +231,10 @@ impl Pipeline {
         }
         let mut wait = RETRY_FIRST;
         while let Err(error) = self.try_to_erase(&erasure).await {
-            tracing::warn!(recording = name.id, %error, again_in = ?wait, "cannot delete a recording yet");
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_LAST);
+            if !self.objects.is_away() {
+                tracing::warn!(recording = name.id, %error, "cannot delete a recording yet");
+            }
+            self.objects.wait_again(&mut wait).await;
         }
         tracing::info!(recording = name.id, tenant = name.tenant, "recording deleted");
     }
@@ -253,9 +250,11 @@ impl Pipeline {
     async fn try_to_erase(&self, erasure: &Erasure) -> Result<(), EraseError> {
         let _erases = self.erasing.read().await;
         self.abort_uploads(&self.spool_of(&erasure.spool)).await?;
-        match self.remove_from_spool(self.spool_of(&erasure.spool)).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+        for folder in [self.spool_of(&erasure.spool), self.kept(&erasure.name())] {
+            match self.remove_from_spool(folder).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
         }
         if let Some(prefix) = &erasure.prefix {
             // What was on its way when its upload ended may land behind a look.

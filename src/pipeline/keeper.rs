@@ -25,6 +25,7 @@ const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 /// Tracks of a recording whose MP4 is in the making or on its way: one is put while the next is put together.
 const FINISHING_AT_ONCE: usize = 2;
 
+mod back;
 mod beat;
 mod books;
 mod finish;
@@ -240,7 +241,9 @@ impl Keeper {
             self.put_events().await;
         }
         // It is finished when the store has confirmed that it is: the manifest last.
-        self.put_this(Manifest { state: State::Finished, ..self.recording.manifest() }).await;
+        let manifest = Manifest { state: State::Finished, ..self.recording.manifest() };
+        self.put_this(manifest.clone()).await;
+        self.keep_beside("recording.json", &serde_json::to_vec_pretty(&manifest).unwrap_or_default()).await;
         self.recording.tell_erased(erased);
         self.put_ended().await;
         // From here on a start would find it finished in the store; only then does anybody hear of it.
@@ -251,8 +254,19 @@ impl Keeper {
         tracing::info!(recording = self.recording.id(), tracks = lanes.len(), ticks = end, "recording finished");
     }
 
+    /// Keeps in the spool what else only the store has, where a copy is to stay.
+    async fn keep_beside(&self, name: &str, bytes: &[u8]) {
+        if self.pipeline.config.spool_keep.is_none() {
+            return;
+        }
+        match tokio::fs::write(self.recording.spool.join(name), bytes).await {
+            Ok(()) => self.pipeline.space.wrote(bytes.len() as u64),
+            Err(error) => tracing::warn!(recording = self.recording.id(), name, %error, "not in the local copy"),
+        }
+    }
+
     async fn clear_spool(&self) {
-        let removed = self.pipeline.remove_from_spool(self.recording.spool.clone()).await;
+        let removed = self.pipeline.leave_spool(&self.recording).await;
         if let Err(error) = removed
             && error.kind() != std::io::ErrorKind::NotFound
         {

@@ -200,6 +200,7 @@ impl Pipeline {
         tokio::spawn(Arc::clone(self).meet_finished());
         tokio::spawn(Arc::clone(self).watch_others());
         tokio::spawn(Arc::clone(self).keep_for_retention());
+        tokio::spawn(Arc::clone(self).keep_copies());
         tokio::spawn(futures::future::join(Arc::clone(self).visit(), Arc::clone(self).watch_spool()));
     }
 

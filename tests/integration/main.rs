@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the whole program runs on the machine's own clock and threads")]
 
+mod azure;
 mod bot;
 mod browser;
 mod fake;
@@ -27,9 +28,13 @@ mod full_spool;
 mod gaps;
 mod hostile_peers;
 mod late_start;
+mod little_room;
+mod local_copies;
 mod lost_spool;
 mod meetings;
 mod oddities;
+mod other_clouds;
+mod outage;
 mod overload;
 mod people;
 mod players;
@@ -43,6 +48,10 @@ mod slow_machine;
 mod starts;
 mod store_away;
 mod store_faults;
+mod store_headers;
+mod store_price;
+mod store_silent;
+mod store_whole;
 mod tenants;
 mod verify;
 mod watching;

@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 const BUCKET: &str = "media";
+/// Requests that are kept to be looked at.
+const SEEN_MAX: usize = 2000;
 
 /// What goes wrong with a request.
 #[derive(Clone, Debug)]
@@ -48,14 +50,36 @@ struct Rule {
     left: usize,
 }
 
+/// A request that came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// GET, PUT, ...
+    pub method: String,
+    /// With its query.
+    pub path: String,
+    /// Names in lower case.
+    pub headers: BTreeMap<String, String>,
+}
+
 #[derive(Default)]
 struct Shared {
+    /// The first requests; no test looks at more.
+    seen: Mutex<Vec<Seen>>,
     rules: Mutex<Vec<Rule>>,
     /// Requests by method.
     counts: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Shared {
+    fn see(&self, request: &Request<Incoming>, path: &str) {
+        let mut seen = self.seen.lock().unwrap();
+        if seen.len() < SEEN_MAX {
+            let text = |value: &hyper::header::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+            let headers = request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+            seen.push(Seen { method: request.method().to_string(), path: path.to_owned(), headers });
+        }
+    }
+
     fn fault(&self, method: &Method, path: &str) -> Option<Fault> {
         *self.counts.lock().unwrap().entry(method.to_string()).or_default() += 1;
         let mut rules = self.rules.lock().unwrap();
@@ -79,10 +103,21 @@ pub struct S3 {
 impl S3 {
     /// Starts it, with an empty bucket.
     pub async fn start() -> S3 {
+        S3::start_with(true).await
+    }
+
+    /// Starts it such that it asks for no signature.
+    pub async fn start_open() -> S3 {
+        S3::start_with(false).await
+    }
+
+    async fn start_with(auth: bool) -> S3 {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
-        service.set_auth(SimpleAuth::from_single("key", "secret"));
+        if auth {
+            service.set_auth(SimpleAuth::from_single("key", "secret"));
+        }
         let address = ([127, 0, 0, 1], 0).into();
         let (service, shared) = (service.build(), Arc::default());
         let mut s3 = S3 { address, folder, shared, service, listening: None };
@@ -135,9 +170,19 @@ impl S3 {
         self.shared.rules.lock().unwrap().iter().map(|rule| rule.left).sum()
     }
 
+    /// The first requests.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
     /// Requests so far, by method.
     pub fn requests(&self) -> BTreeMap<String, usize> {
         self.shared.counts.lock().unwrap().clone()
+    }
+
+    /// The server's own folder, with all that it keeps.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().to_owned()
     }
 
     /// The folder with the bucket's objects, by their keys.
@@ -181,6 +226,12 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, io::Error> {
     let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    shared.see(&request, &path);
+    let mut request = request;
+    if request.headers().get("authorization").is_some_and(|value| value.as_bytes().starts_with(b"Bearer")) {
+        // Google's; nobody looks at it here.
+        request.headers_mut().remove("authorization");
+    }
     let fault = shared.fault(request.method(), &path);
     let file = bucket.join(request.uri().path().trim_start_matches(&format!("/{BUCKET}/")));
     let broken = || io::Error::from(io::ErrorKind::ConnectionReset);

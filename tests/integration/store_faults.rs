@@ -17,28 +17,35 @@ use crate::restarts::{FLAGS, send};
 use crate::s3::{Fault, S3};
 
 /// A server whose recordings land in this store.
-async fn serve(s3: &S3, folders: &Folders, more: &[&str]) -> Server {
+pub async fn serve(s3: &S3, folders: &Folders, more: &[&str]) -> Server {
+    serve_with(s3, folders, more, &[]).await
+}
+
+/// With more variables.
+pub async fn serve_with(s3: &S3, folders: &Folders, more: &[&str], beside: &[(&str, &str)]) -> Server {
     let url = s3.url();
     let args: Vec<&str> = FLAGS.iter().copied().chain(["--store", &url]).chain(more.iter().copied()).collect();
     let variables = s3.variables();
-    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+    let variables: Vec<(&str, &str)> =
+        variables.iter().map(|(name, value)| (*name, &**value)).chain(beside.iter().copied()).collect();
     Server::start_in(folders, &args, &variables).await
 }
 
 /// The SHA-256 of each file below a folder.
-fn hashes(folder: &Path) -> BTreeMap<String, String> {
-    let hash = |path| hex(&Sha256::digest(std::fs::read(path).unwrap()));
-    files(folder).into_iter().map(|(name, path)| (name, hash(path))).collect()
+pub fn hashes(folder: &Path) -> BTreeMap<String, String> {
+    // One that grows may get its name meanwhile.
+    let hash = |path| Some(hex(&Sha256::digest(std::fs::read(path).ok()?)));
+    files(folder).into_iter().filter_map(|(name, path)| Some((name, hash(path)?))).collect()
 }
 
 /// Closed segments and init segments of the spool.
-fn media(folder: &Path) -> BTreeMap<String, String> {
+pub fn media(folder: &Path) -> BTreeMap<String, String> {
     let is_media = |name: &str| name.ends_with(".m4s") || name.contains("/init-");
     hashes(folder).into_iter().filter(|(name, _)| is_media(name)).collect()
 }
 
 /// Everything that was in the spool is in the store, and every MP4 that the manifest names.
-fn check_stored(s3: &S3, manifest: &Manifest, spooled: &BTreeMap<String, String>) {
+pub fn check_stored(s3: &S3, manifest: &Manifest, spooled: &BTreeMap<String, String>) {
     let stored = hashes(&s3.bucket().join("recordings").join(&manifest.recording_id));
     for (name, hash) in spooled {
         assert_eq!(stored.get(name), Some(hash), "{name}");
@@ -54,13 +61,14 @@ fn check_stored(s3: &S3, manifest: &Manifest, spooled: &BTreeMap<String, String>
 }
 
 /// Looks at the playlists in the store all the time: each version goes on from the one before, and names only what is there.
-struct Poller {
+pub struct Poller {
     stop: Arc<AtomicBool>,
     looks: tokio::task::JoinHandle<usize>,
 }
 
 impl Poller {
-    fn start(recording: PathBuf) -> Poller {
+    /// Begins.
+    pub fn start(recording: PathBuf) -> Poller {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let looks = tokio::spawn(async move {
@@ -85,7 +93,7 @@ impl Poller {
     }
 
     /// How many versions it saw.
-    async fn versions(self) -> usize {
+    pub async fn versions(self) -> usize {
         self.stop.store(true, SeqCst);
         self.looks.await.unwrap()
     }
@@ -232,20 +240,25 @@ fn noise() -> [String; 2] {
     [picture(), picture()]
 }
 
+/// A meeting whose MP4 has more than 5 MiB.
+pub async fn noisy(server: &Server, recording: &str) {
+    let mut bot = Bot::connect(&server.ws()).await;
+    let noise = noise();
+    for tick in 0..61 {
+        bot.send_picture(recording, 100, Kind::Webcam, at(tick), &noise[tick as usize % 2]).await;
+    }
+    bot.taken().await;
+    server.drained(recording).await;
+    bot.close().await;
+}
+
 /// The process dies while an MP4 is on its way in parts: the next one goes on with the same upload.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_in_parts_goes_on_after_a_death() {
     let (s3, folders) = (S3::start().await, Folders::new());
     let more = ["--store-timeout", "20s", "--store-part", "5MiB", "--quality", "10", "--qpmin", "5"];
     let mut server = serve(&s3, &folders, &more).await;
-    let mut bot = Bot::connect(&server.ws()).await;
-    let noise = noise();
-    for tick in 0..61 {
-        bot.send_picture("parts", 100, Kind::Webcam, at(tick), &noise[tick as usize % 2]).await;
-    }
-    bot.taken().await;
-    server.drained("parts").await;
-    bot.close().await;
+    noisy(&server, "parts").await;
     let spooled = media(&folders.spool().join("parts"));
     s3.fault("POST", "video.mp4?uploads", Fault::Status(500, "InternalError"), 1);
     s3.fault("PUT", "partNumber=1&", Fault::LoseAnswer, 1);

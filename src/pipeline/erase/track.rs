@@ -16,7 +16,7 @@ use crate::pipeline::registry::folder_of;
 use crate::pipeline::state::{self, STATE};
 use crate::pipeline::store::keys::Name;
 use crate::pipeline::store::manifest::{Manifest, SCHEMA, State};
-use crate::pipeline::store::objects::Objects;
+use crate::pipeline::store::objects::{Objects, RETRY_FIRST};
 use crate::pipeline::store::spool::write_whole;
 use crate::pipeline::store::sync::{SyncJob, keep_lines};
 use crate::pipeline::threads::hand_over;
@@ -24,7 +24,7 @@ use crate::pipeline::{EVENTS, Pipeline};
 
 use object_store::path::Path as Key;
 
-use super::{EraseError, Erasure, RETRY_FIRST, RETRY_LAST};
+use super::{EraseError, Erasure};
 
 /// Events are read only up to this size: weeks of them.
 const EVENTS_BYTES_MAX: u64 = 256 << 20;
@@ -104,9 +104,10 @@ impl Pipeline {
         }
         let mut wait = RETRY_FIRST;
         while let Err(error) = self.try_to_erase_track(&erasure, &of).await {
-            tracing::warn!(recording = name.id, track = of.track, %error, again_in = ?wait, "cannot delete a track yet");
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_LAST);
+            if !self.objects.is_away() {
+                tracing::warn!(recording = name.id, track = of.track, %error, "cannot delete a track yet");
+            }
+            self.objects.wait_again(&mut wait).await;
         }
         tracing::info!(recording = name.id, tenant = name.tenant, track = of.track, "track deleted");
     }
@@ -129,16 +130,17 @@ impl Pipeline {
 
     async fn try_to_erase_track(&self, erasure: &Erasure, of: &TrackErasure) -> Result<(), EraseError> {
         let spool = self.spool_of(&erasure.spool);
-        let folder = spool.join(&of.track);
-        self.abort_uploads(&folder).await?;
-        hand_over(&self.sync, SyncJob::Forget(folder.clone())).await;
-        self.sync_barrier().await;
-        let space = Arc::clone(&self.space);
-        let removed = tokio::task::spawn_blocking(move || match space.remove(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        });
-        removed.await.unwrap_or_else(|error| Err(error.into()))?;
+        self.abort_uploads(&spool.join(&of.track)).await?;
+        for folder in [&spool, &self.kept(&erasure.name())].map(|folder| folder.join(&of.track)) {
+            hand_over(&self.sync, SyncJob::Forget(folder.clone())).await;
+            self.sync_barrier().await;
+            let space = Arc::clone(&self.space);
+            let removed = tokio::task::spawn_blocking(move || match space.remove(&folder) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            });
+            removed.await.unwrap_or_else(|error| Err(error.into()))?;
+        }
         if let Some(prefix) = &erasure.prefix {
             let folder = format!("{prefix}/{}", of.track);
             // What was on its way when its upload ended may land behind a look.
@@ -197,24 +199,29 @@ impl Pipeline {
                 let kept = keep_lines(&String::from_utf8_lossy(&events), |line| participant_in(line) != id);
                 self.objects.put(&key, kept.into_bytes()).await?;
             }
-            self.forget_in_spool(&self.spool_of(&erasure.spool).join(EVENTS), &of.participant_id).await?;
+            for folder in [self.spool_of(&erasure.spool), self.kept(&erasure.name())] {
+                self.forget_in_spool(&folder.join(EVENTS), &of.participant_id).await?;
+            }
         }
         let key = Key::parse(format!("{prefix}/recording.json")).map_err(object_store::Error::from)?;
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-        self.objects.put(&key, text).await?;
-        self.change_kept_state(erasure, &manifest).await?;
+        self.objects.put(&key, text.clone()).await?;
+        self.change_kept_state(&self.spool_of(&erasure.spool), &manifest, None).await?;
+        self.change_kept_state(&self.kept(&erasure.name()), &manifest, Some(text)).await?;
         self.registry.note_changed(Manifest { prefix: Some(prefix.clone()), ..manifest });
         Ok(())
     }
 
-    /// The spool of a recording that failed is kept.
-    async fn change_kept_state(&self, erasure: &Erasure, manifest: &Manifest) -> std::io::Result<()> {
-        let spool = self.spool_of(&erasure.spool);
-        let Ok(mut kept) = state::read(&spool) else { return Ok(()) };
+    /// The spool of a recording that failed is kept, and maybe a copy of one that is finished; `text` is its manifest.
+    async fn change_kept_state(&self, spool: &Path, manifest: &Manifest, text: Option<Vec<u8>>) -> std::io::Result<()> {
+        let Ok(mut kept) = state::read(spool) else { return Ok(()) };
         kept.deleted.extend(manifest.deleted_books());
         kept.participants.retain(|who| !is_last_of(manifest, &who.id));
-        let text = serde_json::to_vec_pretty(&kept)?;
-        let written = tokio::task::spawn_blocking(move || write_whole(&spool.join(STATE), &text));
-        written.await.unwrap_or_else(|error| Err(error.into()))
+        let (state, spool) = (serde_json::to_vec_pretty(&kept)?, spool.to_owned());
+        let written = move || {
+            write_whole(&spool.join(STATE), &state)?;
+            text.map_or(Ok(()), |text| write_whole(&spool.join("recording.json"), &text))
+        };
+        tokio::task::spawn_blocking(written).await.unwrap_or_else(|error| Err(error.into()))
     }
 }

@@ -13,11 +13,11 @@ use crate::pipeline::delivery;
 use crate::pipeline::lane::{Lane, Order};
 use crate::pipeline::recording::Recording;
 use crate::pipeline::store::manifest::Mp4Manifest;
-use crate::pipeline::store::objects::Class;
+use crate::pipeline::store::objects::{Class, RETRY_FIRST, RETRY_LAST};
 use crate::pipeline::store::spool::SEGMENTS;
 
 use super::Keeper;
-use super::published::{RETRY_FIRST, RETRY_LAST, Source, put};
+use super::published::{Source, put};
 use super::stock::Item;
 
 /// Lanes stop within milliseconds.
@@ -104,6 +104,9 @@ impl Keeper {
                 return false;
             }
         }
+        if !self.read_back(lane).await {
+            return false;
+        }
         let segments: Vec<PathBuf> = job.spans.iter().map(|span| span.2.clone()).collect();
         let Some(assembled) = self.assemble(lane, job).await else { return false };
         let hls = self.pipeline.makes(Output::Hls);
@@ -125,8 +128,13 @@ impl Keeper {
         if let (Some(mp4), Some(path)) = (assembled, mp4) {
             self.recording.note_mp4(&lane.track, mp4);
             // Made again from the segments, should it come to that.
-            let space = Arc::clone(&self.pipeline.space);
-            let _ = tokio::task::spawn_blocking(move || space.remove(&path)).await;
+            if self.pipeline.config.spool_keep.is_none() {
+                let space = Arc::clone(&self.pipeline.space);
+                let _ = tokio::task::spawn_blocking(move || space.remove(&path)).await;
+            }
+        }
+        if hls && whole {
+            self.let_leave(lane).await;
         }
         whole
     }

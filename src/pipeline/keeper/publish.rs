@@ -16,11 +16,12 @@ use crate::pipeline::package::playlist::{Entry, Playlist};
 use crate::pipeline::recording::Recording;
 use crate::pipeline::store::keys;
 use crate::pipeline::store::manifest::State;
-use crate::pipeline::store::objects::Class;
+use crate::pipeline::store::objects::{Class, RETRY_FIRST};
 use crate::pipeline::store::spool::Closed;
 
 use super::Keeper;
-use super::published::{Published, RETRY_FIRST, RETRY_LAST, Source, put, tell_losses};
+use super::back::has_left;
+use super::published::{Published, Source, put, tell_losses};
 
 /// A published playlist is read back only up to this size: some days of media.
 const PLAYLIST_BYTES_MAX: u64 = 64 << 20;
@@ -40,7 +41,7 @@ impl Keeper {
         loop {
             // At the end of it all, the store gets what there is.
             let live = recording.state() == State::Live;
-            let pace = if live { self.playlist_every().into() } else { Micros(0) };
+            let pace = if live && !pipeline.space.is_tight() { self.playlist_every().into() } else { Micros(0) };
             for lane in recording.lanes() {
                 let published = Arc::clone(self.tracks.entry(lane.track.clone()).or_default());
                 if running.contains(&lane.track) || !has_work(&pipeline, &lane, &published, pace) {
@@ -97,6 +98,9 @@ impl Keeper {
         }
         show(&self.pipeline, lane, &published);
         put_playlist(&self.pipeline, &self.recording, lane, &mut published).await;
+        if let Some(playlist) = &published.playlist {
+            self.keep_beside(&format!("{}/index.m3u8", lane.track), playlist.text().as_bytes()).await;
+        }
     }
 }
 
@@ -139,6 +143,7 @@ async fn publish_lane(
         }
         publish_segments(pipeline, recording, lane, &mut published, closed).await;
         show(pipeline, lane, &published);
+        note_stored(lane, &published);
         if is_due(pipeline, &published, pace) {
             put_playlist(pipeline, recording, lane, &mut published).await;
         }
@@ -170,7 +175,8 @@ async fn publish_segments(
             return (one, false);
         }
         let key = format!("{folder}/{}/{}", one.folder.name, keys::segment(one.number));
-        let there = put(pipeline, recording, Class::Live, key, Source::File(&one.path())).await;
+        let path = one.path();
+        let there = has_left(&path).await || put(pipeline, recording, Class::Live, key, Source::File(&path)).await;
         (one, there)
     });
     let mut puts = std::pin::pin!(puts.buffered(AT_ONCE));
@@ -209,8 +215,7 @@ async fn earlier_playlist(pipeline: &Pipeline, recording: &Recording, track: &st
             Ok(text) => break text?,
             Err(error) => recording.note_uploads(1, Some(format!("{key}: {error}"))),
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_LAST);
+        pipeline.objects.wait_again(&mut wait).await;
     };
     let text = String::from_utf8(text).ok()?;
     // One that does not read is written anew from the segments.
@@ -228,4 +233,12 @@ async fn put_playlist(pipeline: &Pipeline, recording: &Recording, lane: &Lane, p
     put(pipeline, recording, Class::Live, key, Source::Bytes(text.as_bytes())).await;
     published.playlist_bytes = bytes;
     published.playlist_at = Some(pipeline.clock.mono());
+    note_stored(lane, published);
+}
+
+/// What the playlist in the store names may leave the spool.
+fn note_stored(lane: &Lane, published: &Published) {
+    if published.playlist.as_ref().is_some_and(|playlist| playlist.text().len() == published.playlist_bytes) {
+        lane.view(|view| view.stored = published.segments);
+    }
 }

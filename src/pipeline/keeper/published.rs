@@ -1,7 +1,6 @@
 //! What of a track is published, and putting an object for as long as it takes.
 
 use std::io::ErrorKind;
-use std::time::Duration;
 
 use object_store::path::Path as Key;
 
@@ -12,12 +11,8 @@ use crate::pipeline::package::playlist::Playlist;
 use crate::pipeline::recording::Recording;
 use crate::pipeline::store::manifest::Manifest;
 pub(super) use crate::pipeline::store::objects::Source;
-use crate::pipeline::store::objects::{Class, PutError};
+use crate::pipeline::store::objects::{Class, PutError, RETRY_FIRST};
 use crate::pipeline::store::spool::Closed;
-
-/// Waiting between tries of a failed put: doubled from the first to the last.
-pub(super) const RETRY_FIRST: Duration = Duration::from_millis(250);
-pub(super) const RETRY_LAST: Duration = Duration::from_secs(15);
 
 /// A track, as far as it is published.
 #[derive(Default)]
@@ -89,7 +84,7 @@ pub(super) async fn put(
     let key = Key::parse(key).expect("keys are made of safe components");
     let _on_its_way = pipeline.objects.await_one();
     let mut wait = RETRY_FIRST;
-    loop {
+    for nth in 1_u64.. {
         let Err(error) = pipeline.objects.upload(&recording.id(), class, &key, source).await else {
             recording.note_uploads(0, None);
             return true;
@@ -103,14 +98,17 @@ pub(super) async fn put(
                 return false;
             }
             PutError::Damaged { .. } => tell_damage(recording, key.as_ref(), "other bytes than it was given"),
-            _ => {
-                tracing::warn!(recording = recording.id(), %error, again_in = ?wait, "the store did not take an object")
+            // That the store is away is told once, for all.
+            _ if pipeline.objects.is_away() => {}
+            _ if nth.is_power_of_two() => {
+                tracing::warn!(recording = recording.id(), nth, %error, "the store did not take an object");
             }
+            _ => {}
         }
-        // Not all at once when the store comes back.
-        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-        wait = (wait * 2).min(RETRY_LAST);
+        // A store that is away is waited for where it is asked again.
+        pipeline.objects.pause(&mut wait).await;
     }
+    false
 }
 
 /// The store has something else than it was given: it is written again, and told.

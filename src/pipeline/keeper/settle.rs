@@ -5,10 +5,9 @@ use crate::pipeline::entries::EndedEntry;
 use crate::pipeline::known::{Stored, StoredError};
 use crate::pipeline::store::keys::Name;
 use crate::pipeline::store::manifest::{SCHEMA, State};
-use crate::pipeline::store::objects::PutError;
+use crate::pipeline::store::objects::{PutError, RETRY_FIRST};
 
 use super::Keeper;
-use super::published::{RETRY_FIRST, RETRY_LAST};
 
 /// Names that are tried.
 const NAMES_MAX: u32 = 1000;
@@ -53,7 +52,7 @@ impl Keeper {
                     return settled;
                 }
                 Err(error) => {
-                    if nth.is_power_of_two() {
+                    if nth.is_power_of_two() && !self.pipeline.objects.is_away() {
                         let recording = self.recording.id();
                         tracing::warn!(recording, %error, "the store does not say where a recording may go; it is kept in the spool");
                     }
@@ -62,8 +61,7 @@ impl Keeper {
             }
             // What is new of it is kept all the same.
             self.write_state();
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_LAST);
+            self.pipeline.objects.wait_again(&mut wait).await;
         }
         Settled::NotYet
     }
@@ -194,10 +192,11 @@ impl Keeper {
         };
         let mut wait = RETRY_FIRST;
         while let Err(error) = self.pipeline.put_ended(&entry).await {
-            tracing::warn!(recording = entry.recording_id, %error, "the store did not take that a recording is ended");
+            if !self.pipeline.objects.is_away() {
+                tracing::warn!(recording = entry.recording_id, %error, "the store did not take that a recording is ended");
+            }
             self.recording.note_uploads(1, Some(error.to_string()));
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_LAST);
+            self.pipeline.objects.wait_again(&mut wait).await;
         }
     }
 }

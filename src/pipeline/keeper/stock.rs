@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use object_store::path::Path as Key;
 
-use crate::pipeline::store::objects::Class;
+use crate::pipeline::store::objects::{Class, RETRY_FIRST};
 
 use super::Keeper;
-use super::published::{RETRY_FIRST, RETRY_LAST, Source, put, tell_damage};
+use super::published::{Source, put, tell_damage};
 
 /// An object that must be there.
 pub(super) struct Item {
@@ -37,8 +37,7 @@ impl Keeper {
                 }
                 Err(error) => self.recording.note_uploads(1, Some(format!("{folder}: {error}"))),
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_LAST);
+            self.pipeline.objects.wait_again(&mut wait).await;
         }
     }
 

@@ -41,6 +41,10 @@ pub struct View {
     pub done: Option<Order>,
     /// Durable segments, in order; the keeper publishes them.
     pub closed: Vec<Closed>,
+    /// So many of them the store's playlist names.
+    pub stored: usize,
+    /// So many of those left the spool, or need not be looked at again.
+    pub left: usize,
     /// The playlist as of now, where the one in the store lags behind.
     pub playlist: Option<Arc<str>>,
     /// Segments that could not be made durable and were abandoned; the keeper makes events of them.

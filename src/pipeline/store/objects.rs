@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
@@ -19,6 +20,7 @@ use crate::metrics::{Metrics, Stage};
 
 mod address;
 mod cloud;
+mod gate;
 pub mod headers;
 mod parts;
 mod probe;
@@ -27,6 +29,7 @@ mod turns;
 mod watch;
 
 use address::Address;
+use gate::Gate;
 pub use parts::RECORD;
 use stored::Sums;
 pub use turns::Class;
@@ -35,6 +38,11 @@ use watch::Watch;
 
 /// Written and removed when a folder is opened.
 const PROBE: &str = ".probe";
+
+/// Waiting between tries: doubled from the first to the last.
+pub const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// See [`RETRY_FIRST`].
+pub const RETRY_LAST: Duration = Duration::from_secs(15);
 
 /// Whose error it is where no store said it.
 const OURS: &str = "tilecast";
@@ -110,11 +118,13 @@ pub struct Objects {
 }
 
 struct Shared {
-    /// The same store, as something that takes objects in parts: a cloud's. It keeps headers with an object, and each
-    /// request has its price.
+    /// A cloud's: it keeps headers with an object, and each request has its price.
+    is_cloud: bool,
+    /// The same store, where it takes objects in parts by requests that another process can go on with.
     parts: Option<Arc<dyn MultipartStore>>,
     options: StoreOptions,
     turns: Arc<Turns>,
+    gate: Arc<Gate>,
     /// Tags of objects are no MD5s here.
     tags_tell_nothing: AtomicBool,
     /// Objects that are on their way, by when that began.
@@ -152,20 +162,23 @@ impl Objects {
         clock: Arc<dyn Clock>,
     ) -> Result<Objects, String> {
         let turns = Arc::new(Turns::new(options.uploads.into()));
+        let gate = Arc::new(Gate::new(Arc::clone(&clock), Arc::clone(&metrics)));
         let opened = match Address::parse(address)? {
-            Address::Folder(path) => open_folder(&path).map(|store| (store, None)),
+            Address::Folder(path) => open_folder(&path).map(|store| (store, false, None)),
             Address::Bucket { cloud, bucket, prefix } => {
-                let watch =
-                    Watch { metrics: Arc::clone(&metrics), clock: Arc::clone(&clock), turns: Arc::clone(&turns) };
+                let (metrics, clock) = (Arc::clone(&metrics), Arc::clone(&clock));
+                let watch = Watch { metrics, clock, turns: Arc::clone(&turns), gate: Arc::clone(&gate) };
                 let opened = cloud::open(cloud, &bucket, prefix, options.store_timeout, watch);
-                opened.map(|(store, parts)| (store, Some(parts)))
+                opened.map(|(store, parts)| (store, true, parts))
             }
         };
-        let (store, parts) = opened.map_err(|why| format!("--store {address}: {why}"))?;
+        let (store, is_cloud, parts) = opened.map_err(|why| format!("--store {address}: {why}"))?;
         let shared = Shared {
+            is_cloud,
             parts,
             options: options.clone(),
             turns,
+            gate,
             tags_tell_nothing: AtomicBool::new(false),
             awaited: Mutex::default(),
             next_awaited: AtomicU64::new(0),
@@ -183,7 +196,7 @@ impl Objects {
 
     /// Whether the store is a cloud's: it keeps headers, and each request has its price.
     pub fn is_cloud(&self) -> bool {
-        self.shared.parts.is_some()
+        self.shared.is_cloud
     }
 
     /// Counts an object among those that are on their way, until what this gives is dropped.
@@ -199,6 +212,24 @@ impl Objects {
         oldest.map_or(Micros(0), |since| self.clock.mono() - since)
     }
 
+    /// Whether the store gives no answer: who asks again is held back until it does.
+    pub fn is_away(&self) -> bool {
+        self.shared.gate.is_shut()
+    }
+
+    /// Waits before another try, longer each time; not so for a store that is away.
+    pub async fn pause(&self, wait: &mut Duration) {
+        // Not all at once, where the store is what is wrong.
+        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+        *wait = if self.is_away() { RETRY_FIRST } else { (*wait * 2).min(RETRY_LAST) };
+    }
+
+    /// Waits before another try of what is no upload: while the store is away, until it is back or it is one's turn to look.
+    pub async fn wait_again(&self, wait: &mut Duration) {
+        self.pause(wait).await;
+        self.shared.gate.pass().await;
+    }
+
     /// Uploads under way, and how many there may be now.
     pub fn uploads(&self) -> (usize, usize) {
         self.shared.turns.levels()
@@ -210,6 +241,7 @@ impl Objects {
     }
 
     async fn turn(&self, owner: &str, class: Class) -> Turn {
+        self.shared.gate.pass().await;
         let turn = self.shared.turns.turn(owner, class).await;
         while let Some(pause) = self.shared.turns.pause(self.clock.mono()) {
             // Not all at once when it is over.
@@ -223,10 +255,16 @@ impl Objects {
         &self,
         answer: impl Future<Output = Result<T, object_store::Error>>,
     ) -> Result<T, object_store::Error> {
-        let limit = self.shared.options.store_timeout;
-        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        let (limit, gate) = (self.shared.options.store_timeout, &self.shared.gate);
+        let answer = tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
             Err(object_store::Error::Generic { store: OURS, source: format!("no answer within {limit:?}").into() })
-        })
+        });
+        match &answer {
+            // A connection that broke, a time that was over, and what a proxy says for a server that is not there.
+            Err(error @ object_store::Error::Generic { .. }) if !is_too_large(error) => gate.was_silent(error),
+            _ => gate.answered(),
+        }
+        answer
     }
 
     /// Reads a small object; `None` when there is none.
@@ -304,7 +342,8 @@ impl Objects {
             return self.put_whole(wanted, bytes).await;
         }
         let (key, start) = (wanted.key, self.clock.mono());
-        let upload = self.in_time(self.store.put_multipart_opts(key, PutMultipartOptions::default()));
+        let options = PutMultipartOptions { attributes: self.attributes(key), ..PutMultipartOptions::default() };
+        let upload = self.in_time(self.store.put_multipart_opts(key, options));
         let upload = upload.await.map_err(|source| self.failed(key, source))?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, piece);
         let mut buffer = vec![0; 1 << 20];

@@ -16,6 +16,9 @@ use crate::media::Micros;
 const RESERVE: u64 = 64 << 20;
 /// Writing goes on when media takes less than so many percent of what it may take.
 const GOES_ON_BELOW: u64 = 95;
+/// Above so many percent of what media may take, what the store has leaves the spool, down to so many.
+const TIGHT_ABOVE: u64 = 80;
+const LEAVES_DOWN_TO: u64 = 60;
 /// A disk that was full has room again at so many free bytes, or a twentieth of it where that is less.
 const FREE_MIN: u64 = 64 << 20;
 /// How long a full spool is left alone at least; doubled each time it is full again soon after, up to the last.
@@ -88,6 +91,7 @@ pub struct Space {
     /// What was found at the start and is not counted yet.
     uncounted: Mutex<BTreeSet<PathBuf>>,
     full: AtomicBool,
+    leaving: Mutex<()>,
     state: Mutex<State>,
     #[cfg(test)]
     faults: Mutex<Vec<Fault>>,
@@ -127,6 +131,7 @@ impl Space {
             used: AtomicI64::new(0),
             uncounted: Mutex::default(),
             full: AtomicBool::new(false),
+            leaving: Mutex::default(),
             state: Mutex::default(),
             #[cfg(test)]
             faults: Mutex::default(),
@@ -185,6 +190,33 @@ impl Space {
     /// Whether not even small files find room.
     pub fn is_disk_full(&self) -> bool {
         self.is_full() && self.lock().cause == Some(Cause::Disk)
+    }
+
+    /// Whether there is so little room that what need not be here is to leave.
+    pub fn is_tight(&self) -> bool {
+        self.is_full() || self.limit().is_some_and(|limit| self.used() > limit / 100 * TIGHT_ABOVE)
+    }
+
+    /// Whether more is to leave, once it is tight.
+    pub fn wants_room(&self) -> bool {
+        self.is_disk_full() || self.limit().is_some_and(|limit| self.used() > limit / 100 * LEAVES_DOWN_TO)
+    }
+
+    /// Held while segments leave.
+    pub fn leaving(&self) -> MutexGuard<'_, ()> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Empties a file, which stays.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn empty(&self, path: &Path) -> io::Result<()> {
+        let file = File::options().write(true).open(path)?;
+        let bytes = file.metadata()?.len();
+        file.set_len(0)?;
+        self.resized(bytes, 0);
+        Ok(())
     }
 
     /// Whether so many bytes of media may be written.
@@ -381,6 +413,26 @@ mod tests {
     use super::*;
 
     const MB: u64 = 1 << 20;
+
+    #[test]
+    fn what_the_store_has_leaves_before_it_is_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::new(dir.path().to_owned(), Some(80 * MB));
+        // An eighth is kept: media may take 70 MB.
+        let segments: Vec<_> = (0..6).map(|n| dir.path().join(format!("{n}.m4s"))).collect();
+        for segment in &segments {
+            assert!(!space.is_tight());
+            File::create(segment).unwrap().set_len(10 * MB).unwrap();
+            space.wrote(10 * MB);
+        }
+        assert!(space.is_tight() && !space.is_full());
+        let left =
+            segments.iter().take_while(|_| space.wants_room()).inspect(|path| space.empty(path).unwrap()).count();
+        assert_eq!((left, space.used(), space.is_tight()), (2, 40 * MB, false));
+        space.empty(&segments[0]).unwrap();
+        assert_eq!(space.used(), 40 * MB, "what is empty takes nothing off");
+        assert!(segments[0].exists() && !Space::new(dir.path().to_owned(), None).is_tight());
+    }
 
     #[test]
     fn media_stops_before_the_quota_and_goes_on_well_below() {

@@ -16,8 +16,8 @@ use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use super::address::Cloud;
 use super::watch::Watch;
 
-/// A store, and the same one as something that takes objects in parts.
-type Opened = (Arc<dyn ObjectStore>, Arc<dyn MultipartStore>);
+/// A store, and the same one as something that takes objects in parts, where a later process can go on with that.
+type Opened = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>);
 
 /// Opens the store of a cloud. A request that says nothing for `timeout` has failed.
 ///
@@ -46,7 +46,8 @@ pub(super) fn open(cloud: Cloud, bucket: &str, prefix: Key, timeout: Duration, w
                 .with_container_name(bucket)
                 .with_retry(never_again())
                 .with_http_connector(watch);
-            below(azure(builder).build(), prefix)
+            // In parts it takes no headers, unless all is done in one go; what is left half goes by itself after a week.
+            below(azure(builder).build(), prefix).map(|(store, _)| (store, None))
         }
     };
     opened.map_err(|error| error.to_string())
@@ -57,7 +58,7 @@ fn below<S: ObjectStore + MultipartStore>(
     prefix: Key,
 ) -> Result<Opened, object_store::Error> {
     let store = Arc::new(PrefixStore::new(built?, prefix));
-    Ok((Arc::<PrefixStore<S>>::clone(&store), store))
+    Ok((Arc::<PrefixStore<S>>::clone(&store), Some(store)))
 }
 
 /// Tries are made by who asked, for as long as the recording lives, and seen by the metrics.

@@ -57,7 +57,7 @@ impl Objects {
         }
         steps.push((Step::Read, self.reads(&key, &bytes).await));
         steps.push((Step::List, self.lists(&key).await));
-        if self.is_cloud() {
+        if self.shared.parts.is_some() {
             steps.push((Step::Parts, self.begins_and_aborts(&key).await));
         }
         steps.push((Step::Delete, self.deletes(&key).await));

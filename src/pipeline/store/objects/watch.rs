@@ -13,6 +13,7 @@ use object_store::client::{
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
+use super::gate::Gate;
 use super::turns::Turns;
 
 /// Who is told of requests.
@@ -21,6 +22,7 @@ pub(super) struct Watch {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) turns: Arc<Turns>,
+    pub(super) gate: Arc<Gate>,
 }
 
 impl std::fmt::Debug for Watch {
@@ -46,9 +48,12 @@ struct Watched {
 #[async_trait]
 impl HttpService for Watched {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let Watch { metrics, clock, turns } = &self.watch;
+        let Watch { metrics, clock, turns, gate } = &self.watch;
         metrics.store.request(operation(request.method(), request.uri().query().unwrap_or_default()));
         let answer = self.inner.execute(request).await;
+        if answer.as_ref().is_ok_and(|answer| !answer.status().is_server_error()) {
+            gate.answered();
+        }
         match answer.as_ref().map(|answer| answer.status()) {
             Ok(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
                 metrics.store.throttled.inc();
