@@ -67,7 +67,7 @@ async fn while_a_lane_is_stuck_its_sender_cannot_write() {
     unblock(state);
     sending.await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&server.folders, &manifest);
+    let shown = check_finished(&server.folders, &manifest).await;
     let numbers: Vec<Option<u32>> = shown["1-webcam"].iter().map(|shown| shown.number()).collect();
     assert_eq!(numbers, (0..ticks).map(Some).collect::<Vec<_>>(), "as fast as taken nothing is lost");
     assert!(server.metrics().await.get("tilecast_socket_waited_seconds_total") >= 3.0);
@@ -94,7 +94,7 @@ async fn a_budget_full_of_captures_drains() {
     futures::future::join_all(bots).await;
     for index in 0..3 {
         let manifest = server.finish(&format!("budget-{index}")).await;
-        check_finished(&server.folders, &manifest);
+        check_finished(&server.folders, &manifest).await;
         for n in 0..2 {
             assert_eq!(track(&manifest, &format!("{n}-webcam")).ledger.encoded, u64::from(TICKS));
         }
