@@ -188,7 +188,7 @@ async fn a_track_of_a_live_recording_goes_and_the_others_go_on() {
     send(&mut bot, RECORDING, &cameras, 20..24).await;
     let manifest = server.finish(RECORDING).await;
     assert_eq!(deleted_books(&manifest), (24, 24));
-    check_finished(&folders, &manifest);
+    check_finished(&folders, &manifest).await;
     assert_eq!(manifest.tracks[0].ledger.encoded, 24);
     track_gone(&folders, RECORDING).await;
 }
@@ -216,7 +216,7 @@ async fn a_track_goes_through_a_kill_right_after_the_answer() {
             received == discarded && received >= 12,
             "what was in no part may be lost with the process: {received}"
         );
-        check_finished(&folders, &manifest);
+        check_finished(&folders, &manifest).await;
         assert_eq!(deleted_books(&folders.manifest(recording).unwrap()).0, received);
     }
 }
@@ -253,5 +253,5 @@ async fn a_participant_is_forgotten_with_the_last_track() {
     delete("100-webcam").await;
     track_gone(&folders, RECORDING).await;
     assert_eq!(server.manifest(RECORDING).await.deleted.len(), 2);
-    check_finished(&folders, &server.manifest(RECORDING).await);
+    check_finished(&folders, &server.manifest(RECORDING).await).await;
 }
