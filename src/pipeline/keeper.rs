@@ -119,6 +119,8 @@ impl Keeper {
                 if settled == Settled::Yes {
                     self.put_without_deleted().await;
                     self.publish().await;
+                    // Its bell may have been heard there.
+                    self.put_without_deleted().await;
                     if told {
                         self.put_books().await;
                     }

@@ -45,7 +45,8 @@ async fn an_hour_of_a_participant_costs_so_many_requests() {
         *requests.entry(operation).or_default() -= count;
     }
     // MP4s of more than one part are put in parts.
-    let puts = ["put", "put_part"].iter().filter_map(|name| requests.get(&format!("operation=\"{name}\""))).sum::<f64>();
+    let puts =
+        ["put", "put_part"].iter().filter_map(|name| requests.get(&format!("operation=\"{name}\""))).sum::<f64>();
     assert_eq!(puts, s3.requests()["PUT"] as f64, "the server counts what the store counts");
     let hours = f64::from(PARTICIPANTS * minutes) / 60.0;
     let per_hour = |count: f64| count / hours;
