@@ -81,7 +81,8 @@ impl Keeper {
     /// Lets a finished track's segments leave again, where there is little room: the next ones are read back.
     pub(super) async fn let_leave(&self, lane: &Lane) {
         let (space, closed) = (Arc::clone(&self.pipeline.space), lane.view(|view| view.closed.clone()));
-        if space.is_tight() {
+        // In a folder they may be the same files.
+        if self.pipeline.objects.is_cloud() && space.is_tight() {
             let emptied = move || closed.iter().for_each(|one| drop(space.empty(&one.path())));
             let _ = tokio::task::spawn_blocking(emptied).await;
         }
