@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use object_store::local::LocalFileSystem;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::{
@@ -20,6 +21,7 @@ use crate::metrics::{Metrics, Stage};
 mod address;
 mod cloud;
 pub mod headers;
+mod link;
 mod parts;
 mod probe;
 mod stored;
@@ -27,6 +29,7 @@ mod turns;
 mod watch;
 
 use address::Address;
+use link::Folder;
 pub use parts::RECORD;
 use stored::Sums;
 pub use turns::Class;
@@ -113,6 +116,8 @@ struct Shared {
     /// The same store, as something that takes objects in parts: a cloud's. It keeps headers with an object, and each
     /// request has its price.
     parts: Option<Arc<dyn MultipartStore>>,
+    /// The same store, as a folder, where it is one.
+    folder: Option<Arc<Folder>>,
     options: StoreOptions,
     turns: Arc<Turns>,
     /// Tags of objects are no MD5s here.
@@ -153,17 +158,21 @@ impl Objects {
     ) -> Result<Objects, String> {
         let turns = Arc::new(Turns::new(options.uploads.into()));
         let opened = match Address::parse(address)? {
-            Address::Folder(path) => open_folder(&path).map(|store| (store, None)),
+            Address::Folder(path) => open_folder(&path).map(|store| {
+                let folder = Arc::new(Folder::new(path, Arc::clone(&store)));
+                (store as Arc<dyn ObjectStore>, None, Some(folder))
+            }),
             Address::Bucket { cloud, bucket, prefix } => {
                 let watch =
                     Watch { metrics: Arc::clone(&metrics), clock: Arc::clone(&clock), turns: Arc::clone(&turns) };
                 let opened = cloud::open(cloud, &bucket, prefix, options.store_timeout, watch);
-                opened.map(|(store, parts)| (store, Some(parts)))
+                opened.map(|(store, parts)| (store, Some(parts), None))
             }
         };
-        let (store, parts) = opened.map_err(|why| format!("--store {address}: {why}"))?;
+        let (store, parts, folder) = opened.map_err(|why| format!("--store {address}: {why}"))?;
         let shared = Shared {
             parts,
+            folder,
             options: options.clone(),
             turns,
             tags_tell_nothing: AtomicBool::new(false),
@@ -297,6 +306,13 @@ impl Objects {
             return Ok(());
         }
         let _turn = self.turn(wanted.owner, wanted.class).await;
+        if let Some(folder) = &self.shared.folder {
+            let start = self.clock.mono();
+            if folder.link(path, wanted.key).await {
+                self.count(size, start);
+                return Ok(());
+            }
+        }
         let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
         if size <= piece as u64 {
             let mut bytes = Vec::with_capacity(size as usize);
@@ -348,12 +364,12 @@ impl std::fmt::Debug for Objects {
 }
 
 /// Opens a folder. One that cannot be written is told now, not by the first meeting.
-fn open_folder(path: &Path) -> Result<Arc<dyn ObjectStore>, String> {
+fn open_folder(path: &Path) -> Result<Arc<LocalFileSystem>, String> {
     std::fs::create_dir_all(path).map_err(|error| format!("cannot make the folder: {error}"))?;
     let probe = path.join(PROBE);
     std::fs::write(&probe, "")
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|error| format!("cannot write to it: {error}"))?;
-    let store = object_store::local::LocalFileSystem::new_with_prefix(path).map_err(|error| error.to_string())?;
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| error.to_string())?;
     Ok(Arc::new(store.with_fsync(true)))
 }
