@@ -165,7 +165,7 @@ pub struct Config {
     #[arg(long, env = "TILECAST_MESSAGE_TIMEOUT", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub message_timeout: Duration,
 
-    /// Connections that are open at a time; further ones are closed at once [default: half of the open files that the process may have]
+    /// Connections that are open at a time; further ones get 503 [default: half of the open files that the process may have]
     #[arg(long, env = "TILECAST_CONNECTIONS_MAX", value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub connections_max: Option<u32>,
 

@@ -12,6 +12,7 @@ pub mod outgoing;
 mod play;
 pub mod server;
 pub mod tls;
+mod reread;
 pub mod web;
 pub mod wire;
 pub mod ws;
@@ -54,7 +55,8 @@ pub struct App {
 impl App {
     /// Whether a bot that is let in for recordings that are here alone finds any.
     fn has_use_for(&self, admitted: &Admitted) -> bool {
-        admitted.pass.refuses(self.pipeline.clock.unix()).is_none() || self.pipeline.registry.has_live()
+        admitted.pass.refuses(self.pipeline.clock.unix()).is_none()
+            || self.pipeline.registry.has_live(admitted.tenant.as_deref())
     }
 }
 
