@@ -22,7 +22,7 @@ use crate::clock::rfc3339;
 use super::recording::Recording;
 use super::registry::folder_of;
 use super::store::keys::Name;
-use super::store::manifest::{SCHEMA, State};
+use super::store::manifest::{Manifest, SCHEMA, State};
 use super::store::objects::{Objects, PutError, RECORD};
 use super::store::spool::write_whole;
 
@@ -37,7 +37,7 @@ const RETRY_LAST: Duration = Duration::from_secs(15);
 const DELETES: usize = 8;
 
 /// A recording that is to be deleted: a file in [`ERASING`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Erasure {
     schema: u32,
     recording_id: String,
@@ -46,6 +46,9 @@ pub struct Erasure {
     prefix: Option<String>,
     /// Its folder in the spool.
     spool: String,
+    /// What others are told of it once it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifest: Option<Manifest>,
 }
 
 impl Erasure {
@@ -153,7 +156,8 @@ impl Pipeline {
         spool: String,
     ) -> Result<(), StoredError> {
         let Name { tenant, id } = name.clone();
-        let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool };
+        let manifest = self.last_words(name).await;
+        let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool, manifest };
         let path = self.erasure_path(&erasure);
         let text = serde_json::to_vec_pretty(&erasure).expect("an erasure is plain data");
         let kept = move || {
@@ -205,6 +209,7 @@ impl Pipeline {
             recording.left().await;
             // It may have got its folder since it was asked for.
             erasure.prefix = recording.prefix().or(erasure.prefix);
+            erasure.manifest = erasure.manifest.map(|_| recording.manifest());
         }
         let mut wait = RETRY_FIRST;
         while let Err(error) = self.try_to_erase(&erasure).await {
@@ -242,6 +247,8 @@ impl Pipeline {
         let Name { tenant, id: recording_id } = erasure.name();
         let prefix = erasure.prefix.clone().unwrap_or_default();
         self.put_ended(&EndedEntry { schema: SCHEMA, recording_id, tenant, mark, prefix, state }).await?;
+        // Before it is forgotten that there is something to tell.
+        self.tell_deleted(&erasure.name(), erasure.prefix.as_deref(), erasure.manifest.clone());
         tokio::fs::remove_file(self.erasure_path(erasure)).await?;
         Ok(())
     }
