@@ -110,6 +110,18 @@ pub fn playlist(text: &str, method: &Method) -> Response<Body> {
     response
 }
 
+/// Answers that an object is fetched from the store itself. The address is a secret for a while, and soon worth nothing:
+/// nobody keeps it.
+pub fn elsewhere(address: &str) -> Response<Body> {
+    let Ok(location) = HeaderValue::from_str(address) else { return ApiError::not_found("object").into_response() };
+    let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
 /// Answers that a playlist is not to be had for the moment, and will be.
 pub fn soon() -> Response<Body> {
     let error =

@@ -121,7 +121,14 @@ async fn serve_media(
         Err(error) => return api::store_failed(&error).into_response(),
     };
     match folder.and_then(|folder| media::key(&folder, &tail)) {
-        Some(key) => media::object(&*app.pipeline.objects.store, &key, &headers, &method).await,
+        Some(key) => {
+            // What is not ended has its newest segments nowhere else.
+            let ended = app.pipeline.registry.get(&name).is_none();
+            match if ended { app.pipeline.objects.signed(&method, &key).await } else { None } {
+                Some(address) => media::elsewhere(&address),
+                None => media::object(&*app.pipeline.objects.store, &key, &headers, &method).await,
+            }
+        }
         None => ApiError::not_found("object").into_response(),
     }
 }

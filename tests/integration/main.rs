@@ -36,6 +36,7 @@ mod players;
 mod playlist_grows;
 mod power_loss;
 mod recall_api;
+mod redirects;
 mod restarts;
 mod schema;
 mod sigterm;

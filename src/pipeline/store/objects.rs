@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
+use object_store::signer::Signer;
 use object_store::{
     Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, WriteMultipart,
 };
@@ -22,6 +23,7 @@ mod cloud;
 pub mod headers;
 mod parts;
 mod probe;
+mod signed;
 mod stored;
 mod turns;
 mod watch;
@@ -113,6 +115,8 @@ struct Shared {
     /// The same store, as something that takes objects in parts: a cloud's. It keeps headers with an object, and each
     /// request has its price.
     parts: Option<Arc<dyn MultipartStore>>,
+    /// The same store, as something that signs addresses.
+    signer: Option<Arc<dyn Signer>>,
     options: StoreOptions,
     turns: Arc<Turns>,
     /// Tags of objects are no MD5s here.
@@ -153,17 +157,18 @@ impl Objects {
     ) -> Result<Objects, String> {
         let turns = Arc::new(Turns::new(options.uploads.into()));
         let opened = match Address::parse(address)? {
-            Address::Folder(path) => open_folder(&path).map(|store| (store, None)),
+            Address::Folder(path) => open_folder(&path).map(|store| (store, None, None)),
             Address::Bucket { cloud, bucket, prefix } => {
                 let watch =
                     Watch { metrics: Arc::clone(&metrics), clock: Arc::clone(&clock), turns: Arc::clone(&turns) };
                 let opened = cloud::open(cloud, &bucket, prefix, options.store_timeout, watch);
-                opened.map(|(store, parts)| (store, Some(parts)))
+                opened.map(|(store, parts, signer)| (store, Some(parts), Some(signer)))
             }
         };
-        let (store, parts) = opened.map_err(|why| format!("--store {address}: {why}"))?;
+        let (store, parts, signer) = opened.map_err(|why| format!("--store {address}: {why}"))?;
         let shared = Shared {
             parts,
+            signer,
             options: options.clone(),
             turns,
             tags_tell_nothing: AtomicBool::new(false),
