@@ -5,7 +5,7 @@ SEED ?= 1
 # How long `make overload` keeps the machine too slow.
 SECONDS ?= 300
 
-.PHONY: help deps demo test overload chaos web build bench figures clean
+.PHONY: help deps demo test overload chaos web build bench figures openapi clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,6 +40,9 @@ chaos: deps web ## the long form of the chaos test: KILLS=200 SEED=1, about 5 s 
 overload: deps web ## the long form of the overload test: SECONDS=300
 	TILECAST_OVERLOAD_SECONDS=$(SECONDS) \
 	  cargo test --locked --test integration -- slow_machine::three_times --nocapture
+
+openapi: web ## write docker/openapi.json, the API's description, as the code says it
+	TILECAST_WRITE_OPENAPI=1 cargo test --locked --test tidy -- description_of_the_api
 
 bench: deps ## criterion benchmarks of the stages
 	cargo bench --locked
