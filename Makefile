@@ -5,7 +5,7 @@ SEED ?= 1
 # How long `make overload` keeps the machine too slow.
 SECONDS ?= 300
 
-.PHONY: help deps demo test overload chaos web build bench figures openapi clean
+.PHONY: help deps demo test overload chaos web build bench figures openapi python clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,7 +27,15 @@ build: deps web ## build the program: target/release/tilecast
 demo: build ## a simulated meeting of 4 participants, 40 s, watched and checked
 	@tests/demo.sh
 
-test: deps web ## format, lints, documentation, every test
+# What tests use of PyPI, in a folder of its own: the property tester of the API, and what reads and renders YAML.
+python: target/python/installed
+
+target/python/installed: tests/requirements.txt
+	python3 -m venv target/python
+	target/python/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test: deps web python ## format, lints, documentation, every test
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet

@@ -13,6 +13,7 @@ mod s3;
 
 mod access;
 mod alignment;
+mod any_request;
 mod api;
 mod attacks;
 mod back_pressure;
