@@ -5,7 +5,7 @@ SEED ?= 1
 # How long `make overload` keeps the machine too slow.
 SECONDS ?= 300
 
-.PHONY: help deps demo test overload chaos web build bench figures openapi python clean
+.PHONY: help deps demo test overload chaos web build bench figures openapi python audit clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,6 +40,16 @@ test: deps web python ## format, lints, documentation, every test
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
 	cargo test --locked
+
+DENY ?= target/deny/bin/cargo-deny
+
+target/deny/bin/cargo-deny:
+	cargo install cargo-deny --locked --version 0.20.2 --root target/deny
+
+audit: $(DENY) ## licences, bans and sources of the dependencies; advisories where their database can be fetched
+	$(DENY) --locked --all-features check --hide-inclusion-graph licenses bans sources
+	@if $(DENY) --log-level off --locked fetch db; then $(DENY) --locked --all-features check advisories; \
+	  else echo "audit: the database of advisories cannot be fetched from here: they were not checked" >&2; fi
 
 chaos: deps web ## the long form of the chaos test: KILLS=200 SEED=1, about 5 s a kill
 	TILECAST_CHAOS_KILLS=$(KILLS) TILECAST_CHAOS_SEED=$(SEED) \
