@@ -20,6 +20,7 @@ mod back_pressure;
 mod bad_messages;
 mod chaos;
 mod closes;
+mod deployment;
 mod disk_full;
 mod doors;
 mod erased;
