@@ -258,7 +258,8 @@ impl Keeper {
         }
         self.pipeline.keep_state(&self.recording).await;
         self.flush_events().await;
-        if self.settled {
+        // One that had only just begun is not yet known to the store.
+        if self.settle().await == Settled::Yes {
             self.publish().await;
             self.put_books().await;
             self.put_manifest(true).await;

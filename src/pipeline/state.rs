@@ -176,3 +176,35 @@ pub fn read(dir: &Path) -> Result<RecordingState, StateError> {
         version => Err(StateError::Version(version.unwrap_or(0))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first version wrote it.
+    const FIRST: &str = r#"{
+        "spool": 1, "recording_id": "old", "tenant": null, "continues": null, "state": "suspended",
+        "settings": {
+            "grid": {"fps": 2, "part_ticks": 2, "segment_ticks": 12},
+            "encoder": {"preset": "superfast", "crf": 23, "qpmin": 20, "fps": 2},
+            "canvas_max": {"width": 1920, "height": 1080}, "fill": "black", "live_fill": 600000000,
+            "settle": 1000000, "hold_webcam": 10000000, "hold_screenshare": 600000000
+        },
+        "origin": {"unix": 1767261600000000, "from_server": false},
+        "bot_id": "bot", "metadata": {}, "participants": [], "alone_since": null, "later": "a key of a later version"
+    }"#;
+
+    #[test]
+    fn a_state_of_an_earlier_version_is_read_and_goes_on_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(STATE), FIRST).unwrap();
+        let state = read(dir.path()).unwrap();
+        assert_eq!((&*state.recording_id, state.state, state.prefix), ("old", State::Suspended, None));
+        let settings = state.settings;
+        let of = |kind| settings.encoder(kind).clone();
+        assert_eq!(of(Kind::Screenshare), of(Kind::Webcam), "it had none of their own for screens");
+        assert!(!of(Kind::Webcam).screen && state.books.is_empty() && state.overload.is_empty());
+        std::fs::write(dir.path().join(STATE), FIRST.replace("\"spool\": 1", "\"spool\": 2")).unwrap();
+        assert!(matches!(read(dir.path()), Err(StateError::Version(2))));
+    }
+}

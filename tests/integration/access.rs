@@ -328,7 +328,7 @@ async fn while_a_bot_is_paused_its_gaps_say_so() {
     }
     bot.close().await;
     let manifest = server.finish("meeting").await;
-    let shown = check_finished(&server.folders, &manifest);
+    let shown = check_finished(&server.folders, &manifest).await;
     assert_eq!(shown["100-webcam"][20].number(), Some(20));
     let [gap] = &manifest.tracks[0].gaps[..] else { panic!("{:?}", manifest.tracks[0].gaps) };
     assert_eq!((gap.from_tick, gap.to_tick, gap.reason), (6, 20, GapReason::Paused));

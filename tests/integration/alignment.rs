@@ -93,7 +93,7 @@ async fn after_three_hours_the_tracks_show_the_same_instant() {
     }
     bot.close().await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&server.folders, &manifest);
+    let shown = check_finished(&server.folders, &manifest).await;
 
     assert_eq!(shown.len(), 3);
     for source in &sources {

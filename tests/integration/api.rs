@@ -146,8 +146,8 @@ async fn finishing_twice_is_finishing_once() {
     let later = server.finish("meeting-1~2").await;
     assert_eq!(later.continues.as_deref(), Some("meeting-1"));
     assert_eq!(server.folders.manifest("meeting-1").unwrap(), manifest, "a finished recording is never changed");
-    check_finished(&server.folders, &manifest);
-    check_finished(&server.folders, &later);
+    check_finished(&server.folders, &manifest).await;
+    check_finished(&server.folders, &later).await;
 
     for unknown in ["nobody", "meeting-1~3", "..", "a%2F..%2Fmeeting-1", "%FF", "recording.json"] {
         let address = format!("/api/v1/recordings/{unknown}");
@@ -166,7 +166,7 @@ async fn odd_names_reach_their_media() {
     let server = Server::start(&["--segment", "2s"]).await;
     hold(&server, &meetings()[3..]).await;
     let manifest = server.finish(ODD).await;
-    check_finished(&server.folders, &manifest);
+    check_finished(&server.folders, &manifest).await;
     assert_eq!(manifest.recording_id, ODD);
     let track = &manifest.tracks[0];
     assert_eq!(track.participant.id, "jo/é 1");

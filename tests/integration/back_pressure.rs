@@ -67,10 +67,49 @@ async fn while_a_lane_is_stuck_its_sender_cannot_write() {
     unblock(state);
     sending.await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&server.folders, &manifest);
+    let shown = check_finished(&server.folders, &manifest).await;
     let numbers: Vec<Option<u32>> = shown["1-webcam"].iter().map(|shown| shown.number()).collect();
     assert_eq!(numbers, (0..ticks).map(Some).collect::<Vec<_>>(), "as fast as taken nothing is lost");
     assert!(server.metrics().await.get("tilecast_socket_waited_seconds_total") >= 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_real_time_pace_a_stuck_lane_costs_its_siblings_no_more_than_the_patience() {
+    const SIBLING: &str = "sibling";
+    /// Alone first, for whether a sender keeps the pace of a meeting is known after ten seconds.
+    const ALONE: u32 = 22;
+    const TICKS: u32 = 50;
+    let patience = 1.0;
+    let server = Server::start(&["--patience", "1s"]).await;
+    let camera = Camera::new(1, Kind::Webcam);
+    let mut bot = Bot::connect(&server.ws()).await;
+    let state = server.folders.spool().join(RECORDING).join("state.new");
+    let mut due = tokio::time::interval(Duration::from_millis(500));
+    let mut waited = Vec::new();
+    for tick in 0..TICKS {
+        due.tick().await;
+        if tick == ALONE {
+            block(&state);
+        }
+        if tick >= ALONE {
+            bot.send_tick(RECORDING, 1, &camera, tick).await;
+            waited.push(server.metrics().await.get("tilecast_socket_waited_seconds_total"));
+        }
+        bot.send_tick(SIBLING, 1, &camera, tick).await;
+    }
+    let in_ten_seconds = waited.windows(20).map(|window| window[19] - window[0]).fold(0.0, f64::max);
+    assert!(in_ten_seconds <= patience + 0.2, "{in_ten_seconds} s of {patience}: {waited:?}");
+    assert!(in_ten_seconds >= patience / 4.0, "the stuck lane did hold the socket: {waited:?}");
+    unblock(state);
+    bot.close().await;
+    let sibling = server.finish(SIBLING).await;
+    let stuck = server.finish(RECORDING).await;
+    let ledger = |manifest| track(manifest, "1-webcam").ledger.clone();
+    assert_eq!(ledger(&sibling).encoded, u64::from(TICKS), "{:?}", ledger(&sibling));
+    let shed = ledger(&stuck).discarded.get("shed").copied().unwrap_or(0);
+    assert!(shed > 0 && ledger(&stuck).encoded >= 12, "what the queues hold is not lost: {:?}", ledger(&stuck));
+    check_finished(&server.folders, &sibling).await;
+    check_finished(&server.folders, &stuck).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,7 +133,7 @@ async fn a_budget_full_of_captures_drains() {
     futures::future::join_all(bots).await;
     for index in 0..3 {
         let manifest = server.finish(&format!("budget-{index}")).await;
-        check_finished(&server.folders, &manifest);
+        check_finished(&server.folders, &manifest).await;
         for n in 0..2 {
             assert_eq!(track(&manifest, &format!("{n}-webcam")).ledger.encoded, u64::from(TICKS));
         }

@@ -277,7 +277,7 @@ async fn each_bad_message_costs_exactly_itself() {
     assert_eq!(server.metrics().await.get("tilecast_sockets"), 1.0);
     bot.close().await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&server.folders, &manifest);
+    let shown = check_finished(&server.folders, &manifest).await;
 
     // Nobody else noticed anything.
     let numbers: Vec<Option<u32>> = shown["200-webcam"].iter().map(|shown| shown.number()).collect();

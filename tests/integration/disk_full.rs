@@ -8,7 +8,6 @@ use tilecast::pipeline::verify::{Options, verify_recording};
 use crate::bot::{Bot, Camera, at};
 use crate::harness::{Server, files, spooled, until};
 use crate::playback::{check_finished, track};
-use crate::players::chromium_plays;
 
 /// Of which an eighth is kept for journals and playlists.
 const QUOTA: u64 = 512 << 10;
@@ -85,7 +84,7 @@ async fn a_quota_that_is_used_up_is_told_and_left_behind() {
     // Another meeting ends and leaves the spool.
     drop(bot);
     let first = server.finish("first").await;
-    check_finished(&server.folders, &first);
+    check_finished(&server.folders, &first).await;
     until("there is room", async || (!is_full(&server).await).then_some(())).await;
     assert_eq!(server.recording("second").await["now"]["spool_full"], false);
     let camera = Camera::new(3, Kind::Webcam);
@@ -96,8 +95,7 @@ async fn a_quota_that_is_used_up_is_told_and_left_behind() {
     other.taken().await;
     let second = server.finish("second").await;
     assert_eq!(second.state, State::Finished);
-    chromium_plays(&server, &second).await;
-    let shown = check_finished(&server.folders, &second);
+    let shown = check_finished(&server.folders, &second).await;
     assert_eq!(shown[TRACK][next as usize + 490].number(), Some(next + 490));
     let track = track(&second, TRACK);
     assert_eq!((track.ledger.discarded["spool_full"], track.ledger.received), (shed, u64::from(next) + 12));

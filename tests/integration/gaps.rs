@@ -11,7 +11,6 @@ use tilecast::pipeline::store::manifest::{Gap, Manifest};
 use crate::bot::{Bot, Camera, ORIGIN, at, base64};
 use crate::harness::Server;
 use crate::playback::{Shown, check_finished, lines, pictures, track};
-use crate::players::chromium_plays;
 
 /// First tick, ticks, what they show, and why.
 type Hole = (Tick, Tick, RunKind, Option<GapReason>);
@@ -99,8 +98,7 @@ async fn every_tick_says_what_it_shows() {
     let server = Server::start(&["--segment", "2s", "--hold-webcam", "5s"]).await;
     let manifest = meeting(&server).await;
     // Among others: ticks.jsonl agrees with the decoded numbers and black, the playlist with the MP4, the ledger with both.
-    let shown = check_finished(&server.folders, &manifest);
-    chromium_plays(&server, &manifest).await;
+    let shown = check_finished(&server.folders, &manifest).await;
     let end = Tick::from(END);
     let expected: BTreeMap<&str, Vec<Hole>> = BTreeMap::from([
         ("100-webcam", vec![]),
@@ -178,7 +176,7 @@ async fn a_gap_that_is_too_long_is_left_out_of_the_playlist_alone() {
     }
     bot.close().await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&server.folders, &manifest);
+    let shown = check_finished(&server.folders, &manifest).await;
     let numbers = |track: &str| shown[track].iter().map(|shown| shown.number()).collect::<Vec<_>>();
     let expected = |tick: u32| (!(10..100).contains(&tick)).then_some(tick);
     assert_eq!(numbers("100-webcam"), (0..120).map(expected).collect::<Vec<_>>());
@@ -229,8 +227,7 @@ async fn placeholders_are_not_shown_and_a_real_picture_resumes_the_track() {
     }
     bot.close().await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&server.folders, &manifest);
-    chromium_plays(&server, &manifest).await;
+    let shown = check_finished(&server.folders, &manifest).await;
     let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
     let gaps = [gap(0, 4, GapReason::NotJoined), gap(20, 36, GapReason::CameraOff)];
     for (who, kind, ..) in sources {
@@ -296,8 +293,7 @@ async fn a_bot_that_hangs_up_and_dials_again_leaves_a_gap() {
     }
     bot.close().await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&server.folders, &manifest);
-    chromium_plays(&server, &manifest).await;
+    let shown = check_finished(&server.folders, &manifest).await;
     // Held for the 2 s in which it might have come back, then a gap.
     let expected = |tick: u32| match tick {
         0..10 | 30..40 => Some(tick),

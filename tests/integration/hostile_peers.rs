@@ -90,7 +90,7 @@ async fn beside(server: &Server, peer: impl Future<Output = ()>) -> u64 {
     bot.close().await;
     let grown = server.memory_peak() - before;
     let manifest = server.finish(MEETING).await;
-    let shown = check_finished(&server.folders, &manifest);
+    let shown = check_finished(&server.folders, &manifest).await;
     let all: Vec<Option<u32>> = (0..TICKS).map(Some).collect();
     for n in 0..CAMERAS {
         let name = format!("{n}-webcam");

@@ -53,7 +53,7 @@ async fn a_bot_that_redials_goes_on_in_the_same_recording() {
     assert_eq!(server.terminate().await.code(), Some(0));
     let server = Server::start_in(&folders, &flags, &[]).await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&folders, &manifest);
+    let shown = check_finished(&folders, &manifest).await;
     for (n, name) in ["100-webcam", "101-webcam"].into_iter().enumerate() {
         let track = track(&manifest, name);
         assert_eq!(track.epochs.len(), 2, "{name}");
@@ -82,7 +82,7 @@ async fn one_that_nobody_redials_is_finished_with_what_the_store_has() {
         (manifest.state == State::Finished).then_some(manifest)
     })
     .await;
-    let shown = check_finished(&folders, &manifest);
+    let shown = check_finished(&folders, &manifest).await;
     let numbers: Vec<_> = shown["100-webcam"].iter().map(|shown| shown.number()).collect();
     assert_eq!(numbers, (0..12).map(Some).collect::<Vec<_>>());
     assert!(playlist(&folders, RECORDING, "100-webcam").starts_with(&published[0]));
@@ -116,5 +116,5 @@ async fn what_another_server_writes_is_left_to_it() {
     assert_eq!(second.manifest(RECORDING).await.state, State::Live, "it tells what the store has of it");
     let manifest = first.finish(RECORDING).await;
     assert_eq!(manifest.tracks[0].ledger.encoded, 16);
-    check_finished(&folders, &manifest);
+    check_finished(&folders, &manifest).await;
 }

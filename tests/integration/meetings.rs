@@ -49,7 +49,7 @@ async fn three_meetings_at_once_come_out_whole() {
     for bot in 0..BOTS {
         let id = format!("meeting-{bot}");
         let manifest = server.finish(&id).await;
-        let shown = check_finished(&server.folders, &manifest);
+        let shown = check_finished(&server.folders, &manifest).await;
         assert_eq!(shown.len(), 8, "six cameras and two shares");
         let planned = plan(&options(), bot);
         for participant in 0..6 {
@@ -158,13 +158,13 @@ async fn a_recording_that_its_bot_replaced_ends_while_the_socket_goes_on() {
         assert!(start.elapsed() < PATIENCE, "the first one is not finished");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let shown = check_finished(&server.folders, &manifest);
-    let numbers = |shown: &[Shown]| shown.iter().map(|shown| shown.number()).collect::<Vec<_>>();
-    assert_eq!(numbers(&shown["100-webcam"])[..10], (0..10).map(Some).collect::<Vec<_>>());
     assert_eq!(server.manifest("present").await.state, State::Live);
     bot.close().await;
-    let manifest = server.finish("present").await;
-    let shown = check_finished(&server.folders, &manifest);
+    let present = server.finish("present").await;
+    let shown = check_finished(&server.folders, &manifest).await;
+    let numbers = |shown: &[Shown]| shown.iter().map(|shown| shown.number()).collect::<Vec<_>>();
+    assert_eq!(numbers(&shown["100-webcam"])[..10], (0..10).map(Some).collect::<Vec<_>>());
+    let shown = check_finished(&server.folders, &present).await;
     assert_eq!(numbers(&shown["100-webcam"]), (0..sent).map(Some).collect::<Vec<_>>());
 }
 

@@ -230,7 +230,7 @@ async fn oddities_have_the_outcome_that_a_user_would_want() {
         }
         bot.close().await;
         let manifest = server.finish(&recording).await;
-        check(&server, &row, &manifest);
+        check(&server, &row, &manifest).await;
         let mut counted = rejected(&server).await;
         counted.retain(|label, count| {
             *count -= before.get(label).copied().unwrap_or(0.0);
@@ -241,9 +241,9 @@ async fn oddities_have_the_outcome_that_a_user_would_want() {
     }
 }
 
-fn check(server: &Server, row: &Row, manifest: &Manifest) {
+async fn check(server: &Server, row: &Row, manifest: &Manifest) {
     let name = row.name;
-    let shown = check_finished(&server.folders, manifest);
+    let shown = check_finished(&server.folders, manifest).await;
     assert_eq!(manifest.tracks.len(), row.tracks.len(), "{name}");
     for expected in &row.tracks {
         let key = keys::track(&expected.participant, Kind::Webcam);

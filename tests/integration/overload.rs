@@ -78,7 +78,7 @@ async fn too_many_meetings_are_refused_and_those_that_are_here_go_on() {
     assert!(server.get("/api/v1/recordings/new").await.status == 404, "nothing was begun for who was refused");
 
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&server.folders, &manifest);
+    let shown = check_finished(&server.folders, &manifest).await;
     assert_eq!(shown.len(), TRACKS as usize);
     for n in 0..TRACKS {
         let track = track(&manifest, &format!("{n}-webcam"));

@@ -8,7 +8,6 @@ use tilecast::pipeline::store::manifest::Gap;
 use crate::bot::{Bot, Camera, ORIGIN, at, event, picture};
 use crate::harness::{Server, files};
 use crate::playback::{check_finished, lines, track};
-use crate::players::chromium_plays;
 
 const RECORDING: &str = "people";
 const EMAILS: [&str; 2] = ["ana@example.com", "ana@example.org"];
@@ -135,8 +134,7 @@ async fn every_change_and_event_is_told_with_its_tick() {
     assert!(!private.iter().any(|word| log.contains(word)), "{log}");
 
     // The same id is the same track, another one is another track, the same name is nothing.
-    let shown = check_finished(&server.folders, &manifest);
-    chromium_plays(&server, &manifest).await;
+    let shown = check_finished(&server.folders, &manifest).await;
     let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
     let ana = track(&manifest, "100-webcam");
     assert_eq!((ana.participant.name.as_deref(), ana.participant.is_host), (Some("Ana B."), Some(true)));

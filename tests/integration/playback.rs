@@ -14,6 +14,7 @@ use tilecast::pipeline::store::keys;
 use tilecast::pipeline::store::manifest::{Manifest, TrackManifest};
 
 use crate::harness::Folders;
+use crate::players::chromium_plays;
 
 /// What a decoded picture shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +105,8 @@ pub fn assert_books(manifest: &Manifest) {
 }
 
 /// Checks all that a finished recording left in the store against each other: manifest, MP4, `ticks.jsonl`, playlist,
-/// segments, ledger. Gives what every tick of every track's MP4 shows.
-pub fn check_finished(folders: &Folders, manifest: &Manifest) -> BTreeMap<String, Vec<Shown>> {
+/// segments, ledger; FFmpeg, GStreamer and Chromium play it. Gives what every tick of every track's MP4 shows.
+pub async fn check_finished(folders: &Folders, manifest: &Manifest) -> BTreeMap<String, Vec<Shown>> {
     assert_books(manifest);
     assert_eq!(folders.manifest(&manifest.recording_id).as_ref(), Some(manifest), "recording.json is the last word");
     let recording = folders.recording(&manifest.recording_id);
@@ -115,6 +116,7 @@ pub fn check_finished(folders: &Folders, manifest: &Manifest) -> BTreeMap<String
     let names: Vec<&str> = tracks().map(|track| track.track.as_str()).collect();
     ffmpeg_plays_all(&recording, &names);
     gstreamer_reads_all(&recording, &names);
+    chromium_plays(&recording, manifest).await;
     tracks().map(|track| (track.track.clone(), check_track(manifest, track, &recording.join(&track.track)))).collect()
 }
 

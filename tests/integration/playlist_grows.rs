@@ -114,7 +114,7 @@ async fn every_playlist_continues_the_one_before() {
             .is_sorted_by_key(|state| [State::Live, State::Finishing, State::Finished].iter().position(|s| s == state))
     );
     assert_eq!((states.first(), states.last()), (Some(&State::Live), Some(&State::Finished)));
-    check_finished(&server.folders, &manifest);
+    check_finished(&server.folders, &manifest).await;
     for track in TRACKS {
         check_playlists(&folder.join(track), &watched[track]);
     }

@@ -50,7 +50,7 @@ async fn a_machine_that_dies_costs_no_segment_that_was_published() {
     assert_eq!(named_segments(&folders, RECORDING), segments, "every named segment is there, byte for byte");
     send(&mut bot, RECORDING, &cameras, 60..80).await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&folders, &manifest);
+    let shown = check_finished(&folders, &manifest).await;
     for (n, name) in tracks.iter().enumerate() {
         for tick in (0..40).chain(60..80) {
             assert_eq!(shown[name][tick].number(), Some(tick as u32), "{name}: tick {tick}");

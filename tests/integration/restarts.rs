@@ -13,7 +13,6 @@ use tilecast::pipeline::store::spool::JOURNAL;
 use crate::bot::{Bot, Camera, at};
 use crate::harness::{Folders, PATIENCE, Server, until};
 use crate::playback::{check_finished, track};
-use crate::players::chromium_plays;
 
 pub const FLAGS: [&str; 2] = ["--segment", "2s"];
 
@@ -78,8 +77,7 @@ async fn kill_9_costs_no_complete_part() {
     let server = Server::start_in(&folders, &FLAGS, &[]).await;
     assert!(server.log_line("took up unfinished recordings").is_some());
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&folders, &manifest);
-    chromium_plays(&server, &manifest).await;
+    let shown = check_finished(&folders, &manifest).await;
     for (n, name) in tracks.iter().enumerate() {
         let track = track(&manifest, name);
         assert_eq!(track.epochs.len(), 3, "{name}: {:?}", track.epochs);
@@ -136,7 +134,7 @@ async fn a_suspended_recording_goes_on_and_a_finished_one_is_never_changed() {
     let mut bot = Bot::connect(&server.ws()).await;
     send(&mut bot, RECORDING, &cameras, 11..20).await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&folders, &manifest);
+    let shown = check_finished(&folders, &manifest).await;
     let numbers: Vec<_> = shown["100-webcam"].iter().map(|shown| shown.number()).collect();
     assert_eq!(numbers, (0..20).map(Some).collect::<Vec<_>>(), "a restart that loses nothing shows nothing");
     assert!(manifest.tracks[0].gaps.is_empty(), "{:?}", manifest.tracks[0].gaps);
@@ -151,7 +149,7 @@ async fn a_suspended_recording_goes_on_and_a_finished_one_is_never_changed() {
     let again = format!("{RECORDING}~2");
     let manifest = server.finish(&again).await;
     assert_eq!((manifest.continues.as_deref(), manifest.tracks[0].ledger.encoded), (Some(RECORDING), 6));
-    check_finished(&folders, &manifest);
+    check_finished(&folders, &manifest).await;
     assert_eq!(bytes_of(&folders.recording(RECORDING)), before);
 }
 
@@ -169,7 +167,7 @@ async fn nobody_dials_again_and_the_grace_ends_it() {
         folders.manifest(RECORDING).filter(|manifest| manifest.state == State::Finished)
     })
     .await;
-    let shown = check_finished(&folders, &manifest);
+    let shown = check_finished(&folders, &manifest).await;
     assert!((8..=9).contains(&shown["100-webcam"].len()), "all but what was in an unfinished part");
     assert_eq!(server.metrics().await.sum("tilecast_lanes"), 0.0);
 }
@@ -221,8 +219,7 @@ async fn gaps_keep_their_reasons_through_two_deaths() {
     let mut bot = Bot::connect(&server.ws()).await;
     send(&mut bot, RECORDING, &cameras, 230..240).await;
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&folders, &manifest);
-    chromium_plays(&server, &manifest).await;
+    let shown = check_finished(&folders, &manifest).await;
     let gap = |from_tick, to_tick, reason| Gap { from_tick, to_tick, reason };
     last.push(track(&manifest, "100-webcam").gaps.last().unwrap().from_tick);
     assert!((199..=200).contains(&last[2]) && (79..=80).contains(&last[0]), "{last:?}");
@@ -267,7 +264,7 @@ async fn a_meeting_with_all_cameras_off_goes_on_after_a_restart() {
         let mut bot = Bot::connect(&server.ws()).await;
         send(&mut bot, RECORDING, &[Camera::new(1, Kind::Webcam)], 10..18).await;
         let manifest = server.finish(RECORDING).await;
-        let shown = check_finished(&folders, &manifest);
+        let shown = check_finished(&folders, &manifest).await;
         let numbers: Vec<_> = shown["100-webcam"].iter().map(|shown| shown.number()).collect();
         assert_eq!(numbers, (0..18).map(|n| (n >= 10).then_some(n)).collect::<Vec<_>>());
         let manifests = crate::harness::files(&folders.store());
@@ -308,7 +305,7 @@ async fn a_finished_recording_whose_manifest_nobody_can_read_is_never_changed() 
         send(&mut bot, id, &camera, 0..6).await;
         let manifest = server.finish(&format!("{id}~2")).await;
         assert_eq!((manifest.continues.as_deref(), manifest.tracks[0].ledger.encoded), (Some(id), 6));
-        check_finished(&folders, &manifest);
+        check_finished(&folders, &manifest).await;
         assert!(bytes_of(&folders.recording(id)) == before, "{id}: it was changed");
     }
 }

@@ -13,8 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::bot::{Bot, Camera, End};
 use crate::harness::{Folders, Server, request};
-use crate::playback::{assert_books, lines, pictures_so_far};
-use crate::players::chromium_plays;
+use crate::playback::{assert_books, check_finished, lines, pictures_so_far};
 
 const RECORDING: &str = "sigterm";
 /// Not a whole number of segments, nor of parts.
@@ -93,7 +92,7 @@ async fn sigterm_keeps_everything_that_was_taken() {
     assert!(reached.is_err(), "nobody listens any more");
     let server = Server::start_in(&server.folders, &["--segment", "2s"], &[]).await;
     let again = server.finish(RECORDING).await;
-    chromium_plays(&server, &again).await;
+    check_finished(&server.folders, &again).await;
     for (track, before) in again.tracks.iter().zip(&manifest.tracks) {
         assert_eq!(track.ledger, before.ledger, "the books go on where they were");
     }

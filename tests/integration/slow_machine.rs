@@ -89,8 +89,8 @@ fn shares(manifest: &Manifest, sent: u32) -> (Vec<f64>, f64) {
 }
 
 /// What a recording that was touched by overload must say of it.
-fn check(server: &Server, manifest: &Manifest, sent: u32) {
-    check_finished(&server.folders, manifest);
+async fn check(server: &Server, manifest: &Manifest, sent: u32) {
+    check_finished(&server.folders, manifest).await;
     let folder = server.folders.recording(&manifest.recording_id);
     let report = verify_recording(&folder, Options { decode: false }, &mut |_| {});
     assert!(report.is_well(), "{:?}", report.findings.told);
@@ -166,6 +166,6 @@ async fn three_times_too_much_is_shed_evenly_and_told() {
     for (index, meeting) in meetings.into_iter().enumerate() {
         let sent = meeting.await.unwrap();
         let manifest = server.finish(&recording(index as u32)).await;
-        check(&server, &manifest, sent);
+        check(&server, &manifest, sent).await;
     }
 }

@@ -56,7 +56,7 @@ async fn new_bots_are_kept_in_the_spool_and_land_when_it_is_back() {
     assert_eq!(server.metrics().await.sum("tilecast_sockets_refused_total"), 0.0);
     away.comes_back();
     let manifest = server.finish(RECORDING).await;
-    let shown = check_finished(&folders, &manifest);
+    let shown = check_finished(&folders, &manifest).await;
     let missing = shown["100-webcam"].iter().filter(|shown| shown.number().is_none()).count();
     assert!(missing <= 2, "what was in no part when it died: {missing}");
     assert_eq!(manifest.continues, None);
@@ -97,7 +97,7 @@ async fn one_that_was_finished_before_is_not_touched_and_what_came_is_the_next()
     })
     .await;
     assert_eq!((manifest.continues.as_deref(), manifest.tracks[0].ledger.encoded), (Some(RECORDING), 8));
-    check_finished(&folders, &manifest);
+    check_finished(&folders, &manifest).await;
     assert!(bytes() == before, "the first one was changed");
     assert_eq!(server.manifest(RECORDING).await.tracks[0].ledger.encoded, 8);
 }

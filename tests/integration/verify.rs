@@ -180,3 +180,45 @@ async fn a_recording_that_is_not_finished_is_checked_as_far_as_it_holds() {
     assert!(refused.done.iter().any(|what| what.contains("may be writing")), "{:#?}", refused.done);
     bot.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_alone_are_enough_for_a_whole_recording() {
+    let server = finished_meeting().await;
+    let good = server.folders.recording(ID);
+    let before = verify(&good);
+    let dir = tempfile::tempdir().unwrap();
+    let strip = |store: &str| {
+        let folder = dir.path().join(store).join(ID);
+        copy(&good, &folder);
+        let derived = |name: &str| !name.ends_with(".m4s") && !name.contains("init-");
+        files(&folder)
+            .into_iter()
+            .filter(|(name, _)| derived(name))
+            .for_each(|(_, path)| fs::remove_file(path).unwrap());
+        folder
+    };
+    let folder = strip("alone");
+    let repaired = repair_recording(&folder, &mut |_| {});
+    let left: Vec<&str> = repaired.after.findings.told.iter().map(|finding| &*finding.path).collect();
+    assert_eq!(left, ["events.jsonl"], "what nothing can tell again: {:#?}", repaired.done);
+    assert_eq!(repaired.after.state, Some("finished"));
+    for (was, is) in before.tracks.iter().zip(&repaired.after.tracks) {
+        // Which ticks of a segment were held or filled nobody can tell any more.
+        assert_eq!(
+            (is.ticks, is.pictures + is.held + is.filled, is.decoded),
+            (was.ticks, was.ticks as u64, was.decoded)
+        );
+        let playlist = |folder: &Path| fs::read_to_string(folder.join(&is.track).join("index.m3u8")).unwrap();
+        let without_dates = |text: String| text.lines().filter(|line| !line.contains("DATE-TIME")).count();
+        assert_eq!(without_dates(playlist(&folder)), without_dates(playlist(&good)), "{}", is.track);
+    }
+    // What a server still has on its list is left for it to end, with the books of what is there.
+    let folder = strip("listed");
+    fs::create_dir_all(folder.parent().unwrap().join("_live/_")).unwrap();
+    fs::write(folder.parent().unwrap().join(format!("_live/_/{ID}.json")), "{}").unwrap();
+    let repaired = repair_recording(&folder, &mut |_| {});
+    assert_eq!(repaired.after.state, Some("suspended"), "{:#?}", repaired.done);
+    let pictures: Vec<u64> = repaired.after.tracks.iter().map(|track| track.pictures).collect();
+    assert!(pictures.iter().all(|pictures| *pictures > 0), "the books say what the segments show: {pictures:?}");
+    assert!(!fs::read_to_string(folder.join(TRACK).join("index.m3u8")).unwrap().contains("ENDLIST"));
+}

@@ -274,8 +274,7 @@ impl RecordingClock {
     fn accept(&mut self, relative: Micros, offset: Option<Micros>) -> Verdict {
         let line = self.line(relative, offset);
         self.accepted += 1;
-        self.clock = self.clock.max(Some(line));
-        self.last = self.last.max(Some(line));
+        self.come_to(line);
         if self.eras.is_empty() {
             self.begin(Era { offset: None, shift: Micros(0) });
         }
@@ -292,6 +291,11 @@ impl RecordingClock {
             self.newest = self.newest.max(Some(relative));
         }
         Verdict::At(line)
+    }
+
+    fn come_to(&mut self, line: Micros) {
+        self.clock = self.clock.max(Some(line));
+        self.last = self.last.max(Some(line));
     }
 
     /// Counts a capture that is believed though its offset is not that of the present era. When they agree, it is the
@@ -325,8 +329,9 @@ impl RecordingClock {
         if self.limbo.iter().any(|witness| witness.relative == relative && witness.tells_of(offset)) {
             return Verdict::Limbo;
         }
-        // What was undecided never moves the clock ahead: if it was believed it has done so already.
-        if self.line(relative, offset) > self.newest() + FAR_TOGETHER {
+        // What was undecided never moves the clock ahead: if it was believed it has done so already. A wrong one would make
+        // late what comes until then.
+        if self.line(relative, offset) > self.newest() {
             return Verdict::BadTimestamp;
         }
         match self.doubt(relative, offset) {
@@ -487,17 +492,17 @@ mod tests {
         assert_eq!(reader.now(), ms(5000));
     }
 
-    /// What is read, in milliseconds with the offset from [`UNIX`]; then limbo ends. What becomes of each, and of the origin.
-    #[test]
-    fn a_far_first_capture_is_placed_when_nothing_contradicts_it() {
-        use Verdict::{At, BadTimestamp};
-        type Read = (i64, Option<i64>);
-        type Case = (&'static str, i64, Vec<Read>, Vec<bool>, i64);
+    /// `relative` in milliseconds, and the offset from [`UNIX`].
+    type Read = (i64, Option<i64>);
+    /// A name, captures before, what is read then, which of it is placed, the origin.
+    type Case = (&'static str, i64, Vec<Read>, Vec<bool>, i64);
+
+    fn far_cases() -> Vec<Case> {
         const HOUR: i64 = 3_600_000;
         let run = |from: i64, n: i64| (0..n).map(move |n| (from + n * 500, Some(0)));
         let without = |read: Read| (read.0, None);
         let one_wrong = |n: usize| [vec![false], vec![true; n]].concat();
-        let table: Vec<Case> = vec![
+        vec![
             ("the server came late", 0, run(3 * HOUR, 20).collect(), vec![true; 20], 0),
             ("and has no absolute", 0, run(3 * HOUR, 20).map(without).collect(), vec![true; 20], 7 - 3 * HOUR - 1000),
             ("came late to a single picture", 0, run(3 * HOUR, 1).collect(), vec![true], 0),
@@ -525,6 +530,14 @@ mod tests {
                 0,
             ),
             ("a minute ahead once", 10, run(65_000, 1).chain(run(5000, 20)).collect(), one_wrong(20), 0),
+            ("eight seconds ahead once", 10, run(13_000, 1).chain(run(5000, 12)).collect(), one_wrong(12), 0),
+            (
+                "an outage, sent again backwards",
+                10,
+                (0..3).map(|n| (HOUR - n * 500, Some(0))).collect(),
+                vec![true; 3],
+                0,
+            ),
             ("slides of two minutes sent again", 10, (1..9).map(|n| (n * 15_000, Some(0))).collect(), vec![true; 8], 0),
             ("after a redial", 10, run(HOUR, 1).chain(run(5000, 20)).collect(), one_wrong(20), 0),
             (
@@ -538,8 +551,14 @@ mod tests {
             ("after an hour of outage", 10, run(HOUR, 14).collect(), vec![true; 14], 0),
             ("a lone slide an hour later", 10, run(HOUR, 1).collect(), vec![true], 0),
             ("two that are far, and from each other", 10, vec![(HOUR, None), (5 * HOUR, None)], vec![true, false], 0),
-        ];
-        for (name, before, reads, expected, origin) in table {
+        ]
+    }
+
+    /// Reads, then ends limbo: what becomes of each, and of the origin.
+    #[test]
+    fn a_far_first_capture_is_placed_when_nothing_contradicts_it() {
+        use Verdict::{At, BadTimestamp};
+        for (name, before, reads, expected, origin) in far_cases() {
             let mut reader = Reader::new();
             (0..before).for_each(|n| assert_eq!(reader.read(n * 500, UNIX), At(ms(n * 500))));
             let verdicts: Vec<Verdict> =

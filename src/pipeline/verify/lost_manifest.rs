@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::media::{Grid, Micros, Tick};
 use crate::pipeline::package::headers::read_headers;
 use crate::pipeline::package::playlist::Playlist;
+use crate::pipeline::store::keys;
 
 use super::lines::read_text;
 use super::repair::whole_millis;
@@ -19,9 +20,21 @@ const CELL_SECONDS: u32 = 6;
 /// Segments that are enough to tell the cell.
 const SEGMENTS_ENOUGH: usize = 64;
 
-/// Whether a playlist of the recording says that nothing more comes.
-pub(super) fn says_its_end(folder: &Path) -> bool {
-    playlists(folder).iter().any(|text| text.trim_end().ends_with("#EXT-X-ENDLIST"))
+/// Whether media may still come: a server has the recording among those that are not ended, or a playlist waits for more
+/// and none says that nothing more comes.
+pub(super) fn may_go_on(folder: &Path) -> bool {
+    let playlists = playlists(folder);
+    let waits = !playlists.is_empty() && !playlists.iter().any(|text| text.trim_end().ends_with("#EXT-X-ENDLIST"));
+    waits || has_live_entry(folder)
+}
+
+/// Whether a folder above holds a store's entry of a live recording by this folder's name.
+fn has_live_entry(folder: &Path) -> bool {
+    let Some(entry) = folder.file_name().map(|name| format!("{}.json", name.to_string_lossy())) else { return false };
+    folder.ancestors().skip(1).map(|above| above.join(keys::LIVE)).any(|live| {
+        let tenants = names(&live, true).unwrap_or_default();
+        tenants.iter().any(|tenant| live.join(tenant).join(&entry).exists())
+    })
 }
 
 fn playlists(folder: &Path) -> Vec<String> {

@@ -68,7 +68,7 @@ impl Rebuild<'_> {
         }
         self.playlist(note)?;
         let Some(end) = self.end else {
-            self.entry.end_tick = self.entry.end_tick.max(gathered.segments.last().map(Segment::end));
+            self.unfinished();
             return Ok(self.entry);
         };
         self.entry.end_tick = Some(end);
@@ -88,6 +88,17 @@ impl Rebuild<'_> {
             None => self.movie(end, note)?.into_iter().collect(),
         };
         Ok(self.entry)
+    }
+
+    /// The books of a track that may go on: those that there are, else what the segments show.
+    fn unfinished(&mut self) {
+        let last = self.gathered.segments.last().map(Segment::end);
+        self.entry.end_tick = self.entry.end_tick.max(last);
+        if self.old.is_none() {
+            let stretches = stretches_of(&self.gathered.segments, last.unwrap_or(0));
+            self.entry.gaps = self.gaps(&stretches);
+            self.entry.ledger = self.ledger(&stretches);
+        }
     }
 
     fn playlist(&self, note: &mut dyn FnMut(String)) -> Result<(), AssemblyError> {

@@ -20,7 +20,7 @@ use crate::pipeline::store::spool::write_whole;
 
 use super::gather::gather;
 use super::lines::{each_line, read_text};
-use super::lost_manifest::{grid_from_segments, origin_from_playlists, says_its_end};
+use super::lost_manifest::{grid_from_segments, may_go_on, origin_from_playlists};
 use super::rebuild::{Rebuild, entry_of, readable_runs};
 use super::recording::{grid_of, parse_origin, read_manifest};
 use super::segments::{Segment, TICKS_MAX};
@@ -106,8 +106,12 @@ fn outline(folder: &Path, events: &Events, done: &mut Vec<String>) -> Result<(Op
         return Err(format!("{MANIFEST}: {error}: left alone, for the program that wrote it"));
     }
     let grid = grid_from_segments(folder).ok_or(format!("{MANIFEST}: {error}; and no segment says the grid"))?;
-    let finished = events.finished || says_its_end(folder);
-    done.push(format!("{MANIFEST}: {error}; made again from what is left, without bot and metadata"));
+    let finished = events.finished || !may_go_on(folder);
+    let state = if finished { State::Finished } else { State::Suspended };
+    done.push(format!(
+        "{MANIFEST}: {error}; made again from what is left, as {}, without bot and metadata",
+        state.name()
+    ));
     let manifest = Manifest {
         prefix: None,
         schema: SCHEMA,
@@ -115,7 +119,7 @@ fn outline(folder: &Path, events: &Events, done: &mut Vec<String>) -> Result<(Op
         tenant: None,
         bot_id: None,
         metadata: BTreeMap::new(),
-        state: if finished { State::Finished } else { State::Suspended },
+        state,
         continues: None,
         origin: origin_from_playlists(folder, grid).or(events.origin).map(rfc3339),
         origin_from_server: false,

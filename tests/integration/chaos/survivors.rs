@@ -103,10 +103,10 @@ pub struct Fates {
 }
 
 /// Checks a finished recording against what its bot sent and what the journals held at each death.
-pub fn check(folders: &Folders, part: &Part, book: &Book, kept: &Pictures) -> Fates {
+pub async fn check(folders: &Folders, part: &Part, book: &Book, kept: &Pictures) -> Fates {
     let manifest = folders.manifest(part.recording).unwrap();
     assert_eq!(manifest.state, State::Finished, "{}: a finished recording stays so", part.recording);
-    let shown = check_finished(folders, &manifest);
+    let shown = check_finished(folders, &manifest).await;
     let mut fates = Fates::default();
     for (n, seat) in part.seats.iter().enumerate() {
         let track = seat.track();

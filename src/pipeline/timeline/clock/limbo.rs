@@ -81,7 +81,10 @@ impl RecordingClock {
             }
         };
         if rebased {
-            self.limbo.retain(|witness| !agrees(witness));
+            let (believed, kept) = std::mem::take(&mut self.limbo).into_iter().partition(agrees);
+            self.limbo = kept;
+            let believed: Vec<Witness> = believed;
+            believed.iter().for_each(|witness| self.come_to(self.line(witness.relative, witness.offset)));
         }
         rebased
     }
