@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::stream::TryStreamExt;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Pipeline;
 use super::entries::EndedEntry;
@@ -47,8 +47,13 @@ pub struct Erasure {
     /// Its folder in the spool.
     spool: String,
     /// What others are told of it once it is gone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_it_reads", skip_serializing_if = "Option::is_none")]
     manifest: Option<Manifest>,
+}
+
+/// A manifest; nothing where it is one of another version, which must not keep the recording.
+fn if_it_reads<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Manifest>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(from)?).ok())
 }
 
 impl Erasure {
@@ -277,6 +282,15 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_deleted_is_read_whatever_its_manifest_is() {
+        let erasure = r#""schema": 1, "recording_id": "r", "tenant": null, "prefix": "r", "spool": "r""#;
+        for manifest in ["", r#", "manifest": null"#, r#", "manifest": {"schema": 9}"#, r#", "manifest": "r.json""#] {
+            let read: Erasure = serde_json::from_str(&format!("{{{erasure}{manifest}}}")).unwrap();
+            assert!(read.spool() == "r" && read.manifest.is_none(), "{manifest}");
+        }
+    }
 
     #[test]
     fn every_upload_that_is_under_way_is_found() {

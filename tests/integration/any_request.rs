@@ -94,7 +94,7 @@ async fn no_request_gets_an_answer_that_is_not_described() {
         .env("GRANT", granted["grant"].as_str().unwrap())
         .current_dir(scratch.path());
     let (passed, said) = run(command, &scratch.path().join("said.txt")).await;
-    println!("{said}");
+    eprintln!("{said}");
     assert!(passed, "{said}");
     let cases = cases(&said);
     assert!(cases >= 500 && (cases <= CASES_MAX || std::env::var_os("TILECAST_API_EXAMPLES").is_some()), "{cases}");
