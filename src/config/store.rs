@@ -22,7 +22,7 @@ pub struct StoreOptions {
     #[arg(long, env = "TILECAST_STORE_PART", default_value = "8MiB", value_parser = parse_bytes, value_name = "SIZE")]
     pub store_part: u64,
 
-    /// How often playlists and manifests in the store are brought up to date; those under /media always are [default: 30s, with a folder at once]
+    /// How often playlists, and manifests' counters, are brought up to date in the store; playlists under /media always are [default: 30s; playlists in a folder at once]
     #[arg(long, env = "TILECAST_STORE_PLAYLIST_EVERY", value_parser = parse_duration, value_name = "TIME")]
     pub store_playlist_every: Option<Duration>,
 

@@ -100,7 +100,7 @@ impl Keeper {
     async fn live(mut self) {
         let mut stop = self.pipeline.stop_signal();
         let (pipeline, recording) = (Arc::clone(&self.pipeline), Arc::clone(&self.recording));
-        let mut every = tokio::time::interval(self.playlist_every().clamp(Duration::from_secs(1), MANIFEST_EVERY));
+        let mut every = tokio::time::interval(self.books_every());
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         every.reset();
         loop {
@@ -150,10 +150,16 @@ impl Keeper {
         }
     }
 
-    /// How often playlists and manifests in the store are brought up to date. A folder costs nothing.
+    /// How often a track's playlist in the store is brought up to date, and the manifest on a change. A folder costs nothing.
     fn playlist_every(&self) -> Duration {
         let usual = if self.pipeline.objects.is_cloud() { MANIFEST_EVERY } else { Duration::ZERO };
         self.pipeline.config.store_options.store_playlist_every.unwrap_or(usual)
+    }
+
+    /// How often events, lists of segments, and the manifest's counters are: whoever wants them sooner asks the API.
+    fn books_every(&self) -> Duration {
+        let wanted = self.pipeline.config.store_options.store_playlist_every.unwrap_or(MANIFEST_EVERY);
+        wanted.clamp(Duration::from_secs(1), MANIFEST_EVERY)
     }
 
     /// Keeps in the spool what a later process must know.

@@ -67,12 +67,15 @@ pub(super) fn tell_losses(recording: &Recording) {
     }
 }
 
-/// The manifest without what changes with every picture.
+/// The manifest without what changes with every tick.
 pub(super) fn without_counters(manifest: &Manifest) -> Manifest {
     let mut manifest = manifest.clone();
     for track in &mut manifest.tracks {
         track.ledger = Default::default();
         track.end_tick = None;
+        if let Some(last) = track.gaps.last_mut() {
+            last.to_tick = last.from_tick;
+        }
     }
     manifest
 }
