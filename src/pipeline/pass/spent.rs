@@ -1,6 +1,6 @@
 //! Ids of signed upgrades that have opened a recording: in memory for those who ask, in the spool for the next process.
 //!
-//! Not here: what a spent id means ([`super::pass`]).
+//! Not here: what a spent id means ([`super::Pass`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
