@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use object_store::local::LocalFileSystem;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
+use object_store::signer::Signer;
 use object_store::{
     Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, WriteMultipart,
 };
@@ -24,6 +25,7 @@ pub mod headers;
 mod link;
 mod parts;
 mod probe;
+mod signed;
 mod stored;
 mod turns;
 mod watch;
@@ -118,6 +120,8 @@ struct Shared {
     parts: Option<Arc<dyn MultipartStore>>,
     /// The same store, as a folder, where it is one.
     folder: Option<Arc<Folder>>,
+    /// The same store, as something that signs addresses.
+    signer: Option<Arc<dyn Signer>>,
     options: StoreOptions,
     turns: Arc<Turns>,
     /// Tags of objects are no MD5s here.
@@ -160,18 +164,19 @@ impl Objects {
         let opened = match Address::parse(address)? {
             Address::Folder(path) => open_folder(&path).map(|store| {
                 let folder = Arc::new(Folder::new(path, Arc::clone(&store)));
-                (store as Arc<dyn ObjectStore>, None, Some(folder))
+                (store as Arc<dyn ObjectStore>, None, None, Some(folder))
             }),
             Address::Bucket { cloud, bucket, prefix } => {
                 let watch =
                     Watch { metrics: Arc::clone(&metrics), clock: Arc::clone(&clock), turns: Arc::clone(&turns) };
                 let opened = cloud::open(cloud, &bucket, prefix, options.store_timeout, watch);
-                opened.map(|(store, parts)| (store, Some(parts), None))
+                opened.map(|(store, parts, signer)| (store, Some(parts), Some(signer), None))
             }
         };
-        let (store, parts, folder) = opened.map_err(|why| format!("--store {address}: {why}"))?;
+        let (store, parts, signer, folder) = opened.map_err(|why| format!("--store {address}: {why}"))?;
         let shared = Shared {
             parts,
+            signer,
             folder,
             options: options.clone(),
             turns,
@@ -192,7 +197,7 @@ impl Objects {
 
     /// Whether the store is a cloud's: it keeps headers, and each request has its price.
     pub fn is_cloud(&self) -> bool {
-        self.shared.parts.is_some()
+        self.shared.folder.is_none()
     }
 
     /// Counts an object among those that are on their way, until what this gives is dropped.
