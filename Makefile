@@ -9,7 +9,7 @@ OUTAGE ?= 600
 # How long the meeting of `make price` is, in minutes; it takes a thirtieth of that.
 MINUTES ?= 60
 
-.PHONY: help deps demo test overload chaos outage price web build bench figures clean
+.PHONY: help deps demo test overload chaos outage price web build bench figures openapi python audit clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,11 +31,29 @@ build: deps web ## build the program: target/release/tilecast
 demo: build ## a simulated meeting of 4 participants, 40 s, watched and checked
 	@tests/demo.sh
 
-test: deps web ## format, lints, documentation, every test
+# What tests use of PyPI, in a folder of its own: the property tester of the API, and what reads and renders YAML.
+python: target/python/installed
+
+target/python/installed: tests/requirements.txt
+	python3 -m venv target/python
+	target/python/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test: deps web python ## format, lints, documentation, every test
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
 	cargo test --locked
+
+DENY ?= target/deny/bin/cargo-deny
+
+target/deny/bin/cargo-deny:
+	cargo install cargo-deny --locked --version 0.20.2 --root target/deny
+
+audit: $(DENY) ## licences, bans and sources of the dependencies; advisories where their database can be fetched
+	$(DENY) --locked --all-features check --hide-inclusion-graph licenses bans sources
+	@if $(DENY) --log-level off --locked fetch db; then $(DENY) --locked --all-features check advisories; \
+	  else echo "audit: the database of advisories cannot be fetched from here: they were not checked" >&2; fi
 
 chaos: deps web ## the long form of the chaos test: KILLS=200 SEED=1, about 5 s a kill
 	TILECAST_CHAOS_KILLS=$(KILLS) TILECAST_CHAOS_SEED=$(SEED) \
@@ -50,6 +68,9 @@ price: deps web ## requests and price of a participant-hour, counted at an S3 se
 overload: deps web ## the long form of the overload test: SECONDS=300
 	TILECAST_OVERLOAD_SECONDS=$(SECONDS) \
 	  cargo test --locked --test integration -- slow_machine::three_times --nocapture
+
+openapi: web ## write docker/openapi.json, the API's description, as the code says it
+	TILECAST_WRITE_OPENAPI=1 cargo test --locked --test tidy -- description_of_the_api
 
 bench: deps ## criterion benchmarks of the stages
 	cargo bench --locked

@@ -6,7 +6,7 @@
 # build  compile tilecast against the system's FFmpeg
 # certificates   of the authorities that TLS trusts (the container image has them)
 # image  Debian's own way to build the container image, where there is no docker or podman
-# test   what the tests and the demo look through: ffmpeg, ffprobe, Chromium, GStreamer, npm
+# test   what the tests and the demo look through: ffmpeg, ffprobe, Chromium, GStreamer, npm, Python with venv
 # bench  what benches/peers.sh compares with: ffmpeg, and GStreamer with its x264
 #
 # Debian 12 and newer, Ubuntu 22.04 and newer. It says what it does, and touches neither the network nor apt
@@ -16,7 +16,7 @@ set -eu
 build="pkg-config clang libclang-dev make libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev"
 certificates="ca-certificates"
 image="buildah debootstrap"
-test="ffmpeg ca-certificates chromium gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
+test="ffmpeg ca-certificates chromium python3-venv gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
 bench="ffmpeg python3 gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly"
 
 wanted=""
@@ -40,6 +40,8 @@ missing=""
 for package in $wanted; do
     # Chromium is a snap on Ubuntu: any browser by that name will do.
     if [ "$package" = chromium ] && command -v chromium >/dev/null 2>&1; then continue; fi
+    # As does any Python that can make such folders.
+    if [ "$package" = python3-venv ] && python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then continue; fi
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$status" = installed ] || missing="$missing $package"
 done

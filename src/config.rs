@@ -27,7 +27,9 @@ pub enum Output {
 }
 
 /// What a gap shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Fill {
     /// Black.
@@ -169,7 +171,7 @@ pub struct Config {
     #[arg(long, env = "TILECAST_MESSAGE_TIMEOUT", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub message_timeout: Duration,
 
-    /// Connections that are open at a time; further ones are closed at once [default: half of the open files that the process may have]
+    /// Connections that are open at a time; further ones get 503 [default: half of the open files that the process may have]
     #[arg(long, env = "TILECAST_CONNECTIONS_MAX", value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub connections_max: Option<u32>,
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secrets};
 use crate::http::auth::Doors;
 use crate::metrics::Metrics;
@@ -122,7 +122,8 @@ fn print_variables() -> String {
 fn tokens(config: &Config) -> Result<String, String> {
     let secrets = Secrets::read(&config.doors).map_err(|error| error.to_string())?;
     // Whether each can be one.
-    Doors::new(config.doors.clone(), config.listen.ip().is_loopback(), Vec::new())?;
+    let local = config.listen.ip().is_loopback();
+    Doors::new(config.doors.clone(), local, Vec::new(), &config.spool, SystemClock::new().unix())?;
     match secrets.ingest_tokens.len() + secrets.ingest_keys.len() + secrets.recall.len() {
         0 if config.doors.insecure || config.listen.ip().is_loopback() => Ok("none".to_owned()),
         0 => Err(format!("none, and --listen {} is no loopback address: serve will not start", config.listen)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LogForm};
 use crate::http::auth::Doors;
 use crate::http::server::serve;
@@ -35,7 +35,8 @@ pub fn run(config: Config) -> Result<ExitCode, String> {
     start_log(&config)?;
     let local = config.listen.ip().is_loopback();
     let _spool_is_ours = lock_spool(&config.spool)?;
-    let doors = Doors::new(config.doors.clone(), local, listeners::grant_key(&config.spool)?)?;
+    let (clock, grant_key) = (SystemClock::new(), listeners::grant_key(&config.spool)?);
+    let doors = Doors::new(config.doors.clone(), local, grant_key, &config.spool, clock.unix())?;
     if doors.lets_every_bot_in() && !config.doors.insecure && !local {
         return Err(format!(
             "--listen {}: without credentials for bots only loopback addresses are listened on; set TILECAST_INGEST_TOKEN, TILECAST_INGEST_KEY or TILECAST_RECALL_SECRET, or give --insecure",

@@ -26,6 +26,10 @@ pub struct StoreOptions {
     #[arg(long, env = "TILECAST_STORE_PLAYLIST_EVERY", value_parser = parse_duration, value_name = "TIME")]
     pub store_playlist_every: Option<Duration>,
 
+    /// Segments and MP4s of recordings that are ended are fetched from the store itself, by addresses that it signs for so long [default: never: they are passed on]
+    #[arg(long, env = "TILECAST_STORE_REDIRECT", value_parser = parse_signed_for, value_name = "TIME")]
+    pub store_redirect: Option<Duration>,
+
     /// Storage class of segments and MP4s in a cloud's store [default: the bucket's]
     #[arg(long, env = "TILECAST_STORE_CLASS", value_name = "NAME")]
     pub store_class: Option<String>,
@@ -38,7 +42,17 @@ impl Default for StoreOptions {
             uploads: 32,
             store_part: 8 << 20,
             store_playlist_every: None,
+            store_redirect: None,
             store_class: None,
         }
+    }
+}
+
+/// Reads for how long an address is signed: stores sign for seven days at most.
+fn parse_signed_for(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    match (Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600)).contains(&time) {
+        true => Ok(time),
+        false => Err(format!("`{text}`: stores sign addresses for 1s to 7d")),
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::media::Tick;
 use crate::pipeline::ingest::protocol::parse_absolute;
@@ -19,45 +20,84 @@ use crate::pipeline::store::keys::Name;
 use crate::pipeline::store::manifest::{Manifest, State as Life};
 
 use super::App;
-use super::error::ApiError;
+use super::asked::Asked;
+use super::description::{MetadataFilter, NotThere, Refused};
+use super::error::{ApiError, ErrorBody};
 
 /// Recordings on a page, unless `limit` says otherwise.
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 500;
 
 /// One entry of the list.
-#[derive(Serialize)]
-struct Summary {
+#[derive(Serialize, ToSchema)]
+pub struct Summary {
+    /// Recall's `recording.id`, with `~2` and up where it goes on after it was finished.
     recording_id: String,
     /// Its name in addresses.
     address: String,
+    /// The tenant whose token the bot came with.
     tenant: Option<String>,
+    /// Its life.
     state: Life,
+    /// Absolute time of tick 0, RFC 3339; `null` before the first capture.
     origin: Option<String>,
+    /// Recall's `bot.id`.
     bot_id: Option<String>,
+    /// How many tracks it has.
     tracks: usize,
+    /// Ticks up to the end of the longest track.
+    #[schema(value_type = i64)]
     duration_ticks: Tick,
+    /// Ticks a second.
     fps: u32,
 }
 
-#[derive(Serialize)]
-struct List {
+/// A page of the list.
+#[derive(Serialize, ToSchema)]
+pub struct List {
+    /// Newest first.
     recordings: Vec<Summary>,
+    /// `cursor` of the next page; `null` on the last.
     next_cursor: Option<String>,
 }
 
 /// The manifest, and what happens right now where the recording is not ended.
-#[derive(Serialize)]
-struct Detail {
+#[derive(Serialize, ToSchema)]
+pub struct Detail {
     #[serde(flatten)]
     manifest: Manifest,
     /// Its name in addresses.
     address: String,
+    /// What happens right now, where it is not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     now: Option<Now>,
 }
 
+/// What is left of a recording.
+#[derive(Serialize, ToSchema)]
+pub struct Erased {
+    /// `deleted`.
+    state: Life,
+}
+
 /// `GET /api/v1/recordings`, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/recordings", operation_id = "list", summary = "List recordings",
+    params(
+        ("state" = Option<Life>, Query, description = "In this state"),
+        ("bot_id" = Option<String>, Query, description = "Of this bot"),
+        ("since" = Option<String>, Query, format = DateTime, description = "Begun at this time or later"),
+        ("metadata" = inline(Option<MetadataFilter>), Query, style = Form, explode, description =
+            "`metadata.KEY=VALUE`: metadata of the bot, the recording or the endpoint say so"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Recordings on a page; 50 where it is left out"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = List),
+        (status = 400, description = "A filter that is not known, or has no such value", body = ErrorBody),
+        Refused
+    )
+)]
 pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, String>>) -> Result<Response, ApiError> {
     let registry = &app.pipeline.registry;
     let mut manifests: Vec<Arc<Manifest>> = registry.all().iter().map(|open| Arc::new(open.manifest())).collect();
@@ -67,8 +107,8 @@ pub async fn list(State(app): State<App>, Query(asked): Query<BTreeMap<String, S
     for (key, value) in &asked {
         match key.as_str() {
             "state" => {
-                let all = [Life::Live, Life::Suspended, Life::Finishing, Life::Finished, Life::Failed, Life::Deleted];
-                let names = all.map(Life::name);
+                use Life::{Deleted, Failed, Finished, Finishing, Live, Suspended, Unknown};
+                let names = [Live, Suspended, Finishing, Finished, Failed, Deleted, Unknown].map(Life::name);
                 if !names.contains(&value.as_str()) {
                     return Err(ApiError::bad_request(format!("state is one of {}", names.join(", "))));
                 }
@@ -138,7 +178,12 @@ fn has_metadata(manifest: &Manifest, name: &str, wanted: &str) -> bool {
 }
 
 /// `GET /api/v1/recordings/{id}`.
-pub async fn get(State(app): State<App>, Path(address): Path<String>) -> Result<Response, ApiError> {
+#[utoipa::path(
+    get, path = "/api/v1/recordings/{id}", operation_id = "get", summary = "State, tracks, ledger",
+    params(("id" = String, Path, description = "Its `address`", example = "meeting")),
+    responses((status = 200, description = "The manifest, and what happens right now", body = Detail), Refused, NotThere)
+)]
+pub async fn get(State(app): State<App>, Asked(address): Asked<String>) -> Result<Response, ApiError> {
     let name = Name::from_address(&address);
     let now = app.pipeline.registry.get(&name).map(|recording| recording.now(app.pipeline.space.is_full()));
     let manifest = manifest_of(&app, &name).await?;
@@ -161,7 +206,16 @@ pub fn store_failed(error: &StoredError) -> ApiError {
 
 /// `POST /api/v1/recordings/{id}/finish`: 202 while it goes on, 200 when it is finished already. A 202 goes out once the
 /// disk has it that the recording is to be finished.
-pub async fn finish(State(app): State<App>, Path(address): Path<String>) -> Result<Response, ApiError> {
+#[utoipa::path(
+    post, path = "/api/v1/recordings/{id}/finish", operation_id = "finish", summary = "Finish now",
+    params(("id" = String, Path, description = "Its `address`", example = "meeting")),
+    responses(
+        (status = 200, description = "It is ended already", body = Manifest),
+        (status = 202, description = "It goes on towards its end", body = Manifest),
+        Refused, NotThere
+    )
+)]
+pub async fn finish(State(app): State<App>, Asked(address): Asked<String>) -> Result<Response, ApiError> {
     let name = Name::from_address(&address);
     if let Some(recording) = app.pipeline.registry.get(&name) {
         if recording.ask_to_finish() {
@@ -176,21 +230,38 @@ pub async fn finish(State(app): State<App>, Path(address): Path<String>) -> Resu
 }
 
 /// `DELETE /api/v1/recordings/{id}`: 202 once it is sure to be deleted everywhere.
-pub async fn delete(State(app): State<App>, Path(address): Path<String>) -> Result<Response, ApiError> {
+#[utoipa::path(
+    delete, path = "/api/v1/recordings/{id}", operation_id = "delete", summary = "Delete everywhere",
+    params(("id" = String, Path, description = "Its `address`", example = "unwanted")),
+    responses((status = 202, description = "It is sure to be deleted everywhere", body = Erased), Refused, NotThere)
+)]
+pub async fn delete(State(app): State<App>, Asked(address): Asked<String>) -> Result<Response, ApiError> {
     match app.pipeline.erase(&Name::from_address(&address)).await {
-        Ok(true) => Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "state": Life::Deleted }))).into_response()),
+        Ok(true) => Ok((StatusCode::ACCEPTED, Json(Erased { state: Life::Deleted })).into_response()),
         Ok(false) => Err(ApiError::not_found("recording")),
         Err(error) => Err(store_failed(&error)),
     }
 }
 
 /// `DELETE /api/v1/recordings/{id}/tracks/{track}`: 202 once it is sure that the track is deleted everywhere.
+#[utoipa::path(
+    delete, path = "/api/v1/recordings/{id}/tracks/{track}", operation_id = "delete_track",
+    summary = "Delete one track everywhere",
+    params(
+        ("id" = String, Path, description = "Its `address`", example = "unwanted"),
+        ("track" = String, Path, description = "As the manifest names it", example = "100-webcam")
+    ),
+    responses(
+        (status = 202, description = "It is sure to be deleted everywhere", body = Erased),
+        (status = 409, description = "Another server writes this recording", body = ErrorBody), Refused, NotThere
+    )
+)]
 pub async fn delete_track(
     State(app): State<App>,
-    Path((address, track)): Path<(String, String)>,
+    Asked((address, track)): Asked<(String, String)>,
 ) -> Result<Response, ApiError> {
     match app.pipeline.erase_track(&Name::from_address(&address), &track).await {
-        Ok(true) => Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "state": Life::Deleted }))).into_response()),
+        Ok(true) => Ok((StatusCode::ACCEPTED, Json(Erased { state: Life::Deleted })).into_response()),
         Ok(false) => Err(ApiError::not_found("track")),
         Err(StoredError::Elsewhere) => Err(ApiError::new(StatusCode::CONFLICT, StoredError::Elsewhere.to_string())),
         Err(error) => Err(store_failed(&error)),
@@ -198,11 +269,22 @@ pub async fn delete_track(
 }
 
 /// `GET /healthz`: alive.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "healthz", summary = "Alive", security(()),
+    responses((status = 200, description = "`ok`", body = String, content_type = "text/plain"))
+)]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// `GET /readyz`: able to take a bot.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "readyz", summary = "Able to take a bot", security(()),
+    responses(
+        (status = 200, description = "`ready`", body = String, content_type = "text/plain"),
+        (status = 503, description = "Why not, in a word", body = String, content_type = "text/plain"),
+    )
+)]
 pub async fn readyz(State(app): State<App>) -> Response {
     if app.stop.is_rung() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();

@@ -44,7 +44,7 @@ pub fn key(root: &Path, tail: &str) -> Option<Path> {
     Some(path)
 }
 
-/// Answers GET or HEAD for the object `key`: 200, 206, 304, 404, 405, 416, or 502 when the store fails.
+/// Answers GET or HEAD for the object `key`: 200, 206, 304, 404, 416, or 502 when the store fails.
 ///
 /// The body is streamed; several ranges in one request are answered with the whole object, as RFC 9110 section 14.2 allows.
 pub async fn object(store: &dyn ObjectStore, key: &Path, headers: &HeaderMap, method: &Method) -> Response<Body> {
@@ -60,9 +60,6 @@ async fn answer(
     headers: &HeaderMap,
     method: &Method,
 ) -> Result<Response<Body>, ApiError> {
-    if method != Method::GET && method != Method::HEAD {
-        return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD"));
-    }
     let head = method == Method::HEAD;
     let mut options = GetOptions::default();
     // One round trip for a plain GET; a question about the object first where the answer depends on it.
@@ -97,9 +94,6 @@ async fn answer(
 
 /// Answers with a playlist that is newer than the one in the store.
 pub fn playlist(text: &str, method: &Method) -> Response<Body> {
-    if method != Method::GET && method != Method::HEAD {
-        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD").into_response();
-    }
     let body = if method == Method::HEAD { Body::empty() } else { Body::from(text.to_owned()) };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -107,6 +101,18 @@ pub fn playlist(text: &str, method: &Method) -> Response<Body> {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(".m3u8").unwrap_or_default()));
+    response
+}
+
+/// Answers that an object is fetched from the store itself. The address is a secret for a while, and soon worth nothing:
+/// nobody keeps it.
+pub fn elsewhere(address: &str) -> Response<Body> {
+    let Ok(location) = HeaderValue::from_str(address) else { return ApiError::not_found("object").into_response() };
+    let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
 
@@ -423,7 +429,6 @@ mod tests {
         let (status, headers, _) = fixture.ask("HEAD", VIDEO, &[("range", "bytes=2-3")]).await;
         assert_eq!((status, &headers[header::CONTENT_LENGTH]), (StatusCode::PARTIAL_CONTENT, &HeaderValue::from(2)));
         assert_eq!(fixture.ask("HEAD", "rec~2/none.mp4", &[]).await.0, StatusCode::NOT_FOUND);
-        assert_eq!(fixture.ask("DELETE", VIDEO, &[]).await.0, StatusCode::METHOD_NOT_ALLOWED);
     }
 
     #[tokio::test]

@@ -29,10 +29,10 @@ const LINGER: Duration = Duration::from_secs(3);
 const HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Lines of a request's headers. More are 431.
 const HEADER_LINES_MAX: usize = 64;
-/// Connections over their address's limit that are told so at the same time; more are cut without a word.
+/// Connections over a limit that are told so at the same time; more are cut without a word.
 const TOLD_MAX: usize = 64;
-const TOO_MANY: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3\r\nConnection: close\r\n\
+    Content-Type: application/json\r\nContent-Length: 32\r\n\r\n{\"error\":\"too many connections\"}";
 /// How long who is told may take to read it.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// A peer that acknowledges nothing for this long is gone.
     pub peer_timeout: Duration,
-    /// Connections that are open at a time; further ones are closed at once.
+    /// Connections that are open at a time; further ones get 503.
     pub connections_max: usize,
     /// How many there may be of one address.
     pub census: Arc<Census>,
@@ -82,13 +82,14 @@ pub async fn serve(
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
         match accepted {
-            Ok(_) if wires.open() >= limits.connections_max => {
+            Ok((stream, _)) if wires.open() >= limits.connections_max => {
                 // The handles that are left are the spool's. Whoever dialed does so again.
                 let nth = metrics.connection_refused();
                 if nth.is_power_of_two() {
                     let max = limits.connections_max;
                     tracing::warn!(max, so_far = nth, "a connection more than --connections-max is closed");
                 }
+                turn_away(stream, &limits, &told, &mut connections);
             }
             Ok((stream, peer)) => match limits.census.enter(peer.ip()) {
                 Some(place) => {
@@ -98,14 +99,7 @@ pub async fn serve(
                 }
                 None => {
                     metrics.request_refused("address_connections");
-                    if limits.tls.is_none()
-                        && let Ok(turn) = Arc::clone(&told).try_acquire_owned()
-                    {
-                        connections.spawn(async move {
-                            tell(stream).await;
-                            drop(turn);
-                        });
-                    }
+                    turn_away(stream, &limits, &told, &mut connections);
                 }
             },
             Err(error) => {
@@ -118,6 +112,18 @@ pub async fn serve(
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LINGER, all).await;
+}
+
+/// Tells who comes beyond a limit so, where that takes no handshake and not too many are being told already.
+fn turn_away(stream: TcpStream, limits: &Limits, told: &Arc<Semaphore>, connections: &mut JoinSet<()>) {
+    if limits.tls.is_none()
+        && let Ok(turn) = Arc::clone(told).try_acquire_owned()
+    {
+        connections.spawn(async move {
+            tell(stream).await;
+            drop(turn);
+        });
+    }
 }
 
 /// Says that there are too many connections.

@@ -1,7 +1,7 @@
 //! TLS of the public listener: a certificate and its key from files, read again when they change.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio_rustls::TlsAcceptor;
@@ -15,6 +15,8 @@ use tokio_rustls::rustls::{ALL_VERSIONS, ServerConfig};
 use crate::config::Doors;
 use crate::shutdown::Stopped;
 
+use super::reread::read_again_and_again;
+
 /// How often the files are read again.
 const READ_EVERY: Duration = Duration::from_secs(5);
 
@@ -22,7 +24,7 @@ const READ_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Certificate {
     files: (PathBuf, PathBuf),
-    read: (Vec<u8>, Vec<u8>),
+    read: Mutex<(Vec<u8>, Vec<u8>)>,
     present: Arc<Present>,
 }
 
@@ -45,7 +47,7 @@ impl Certificate {
         let files = (certificate.clone(), key.clone());
         let read = read(&files)?;
         let present = Arc::new(Present(RwLock::new(Arc::new(certified(&read)?))));
-        Ok(Some(Certificate { files, read, present }))
+        Ok(Some(Certificate { files, read: Mutex::new(read), present }))
     }
 
     /// Speaks TLS 1.2 and 1.3 with whatever certificate is present, and HTTP/1.1 in it.
@@ -60,37 +62,19 @@ impl Certificate {
 
     /// Reads the files again and again. What cannot be used changes nothing: a key and its certificate are not written in
     /// the same instant.
-    pub async fn watch(mut self, mut stop: Stopped) {
-        let mut every = tokio::time::interval(READ_EVERY);
-        let mut said = None;
-        loop {
-            tokio::select! {
-                _ = every.tick() => {}
-                () = stop.wait() => return,
-            }
-            let files = self.files.clone();
-            let read =
-                tokio::task::spawn_blocking(move || read(&files)).await.unwrap_or_else(|error| Err(error.to_string()));
-            let failed = match read {
-                Ok(read) if read == self.read => None,
-                Ok(read) => match certified(&read) {
-                    Ok(key) => {
-                        *self.present.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
-                        self.read = read;
-                        tracing::info!("the certificate was read again");
-                        None
-                    }
-                    Err(error) => Some(error),
-                },
-                Err(error) => Some(error),
-            };
-            if failed != said
-                && let Some(error) = &failed
-            {
-                tracing::error!(error, "the certificate could not be read again; the one from before holds");
-            }
-            said = failed;
+    pub async fn watch(self, stop: Stopped) {
+        read_again_and_again("certificates", READ_EVERY, move || self.read_again(), stop).await;
+    }
+
+    fn read_again(&self) -> Result<bool, String> {
+        let read = read(&self.files)?;
+        let mut before = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read == *before {
+            return Ok(false);
         }
+        *self.present.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certified(&read)?);
+        *before = read;
+        Ok(true)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::media::Micros;
 use crate::pipeline::admission::{Full, Verdict};
 use crate::pipeline::delivery::deliver;
 use crate::pipeline::known::StoredError;
-use crate::pipeline::pass::Limited;
+use crate::pipeline::pass::{Limited, SpentIds};
 use crate::pipeline::session::{Accepted, Session, StoreWord, TRY_AGAIN_LATER};
 
 use super::App;
@@ -274,18 +274,36 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
 
 /// Takes a message; where it would open a recording, the store is asked for it first.
 async fn accept(app: &App, session: &mut Session, text: Option<&str>, bytes: &Bytes) -> Accepted {
-    match session.accept(text, bytes, StoreWord::NotAsked) {
-        Accepted::LookUp(name) => match app.pipeline.look_up(&name).await {
-            Ok(()) => session.accept(text, bytes, StoreWord::Said),
-            Err(StoredError::TooMany) => {
-                app.pipeline.metrics.socket_refused("store");
-                Accepted::Close(TRY_AGAIN_LATER, "too many recordings of this id were finished before")
-            }
-            // A bot is lost for good after 90 s: what it sends is kept in the spool, and lands where there is room.
-            Err(_) => session.accept(text, bytes, StoreWord::Silent),
-        },
-        accepted => accepted,
+    let name = match session.accept(text, bytes, StoreWord::NotAsked) {
+        Accepted::LookUp(name) => name,
+        accepted => return accepted,
+    };
+    let unspent = session.unspent();
+    let accepted = match app.pipeline.look_up(&name).await {
+        Ok(()) => session.accept(text, bytes, StoreWord::Said),
+        Err(StoredError::TooMany) => {
+            app.pipeline.metrics.socket_refused("store");
+            Accepted::Close(TRY_AGAIN_LATER, "too many recordings of this id were finished before")
+        }
+        // A bot is lost for good after 90 s: what it sends is kept in the spool, and lands where there is room.
+        Err(_) => session.accept(text, bytes, StoreWord::Silent),
+    };
+    if let Some((id, spent)) = unspent.filter(|_| session.unspent().is_none()) {
+        keep_id(app, id, spent);
     }
+    accepted
+}
+
+/// Has the disk remember that a signed upgrade has opened a recording: behind the recording itself, for a bot that is
+/// remembered and whose recording is not would be locked out by a death in between.
+fn keep_id(app: &App, id: String, spent: Arc<SpentIds>) {
+    let (pipeline, unix) = (Arc::clone(&app.pipeline), app.pipeline.clock.unix());
+    tokio::spawn(async move {
+        pipeline.sync_barrier().await;
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || spent.keep(&id, unix)).await {
+            tracing::warn!(%error, "which signed upgrade opened a recording is known as long as the process lives");
+        }
+    });
 }
 
 /// The end of a socket that would open a recording, and may not.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use futures::stream::TryStreamExt;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Pipeline;
 use super::entries::EndedEntry;
@@ -25,7 +25,7 @@ use crate::clock::rfc3339;
 use super::recording::Recording;
 use super::registry::folder_of;
 use super::store::keys::Name;
-use super::store::manifest::{SCHEMA, State};
+use super::store::manifest::{Manifest, SCHEMA, State};
 use super::store::objects::{Objects, PutError, RECORD, RETRY_FIRST};
 use super::store::spool::write_whole;
 
@@ -37,7 +37,7 @@ pub const DELETED: &str = "deleted.json";
 const DELETES: usize = 8;
 
 /// A recording or a track that is to be deleted: a file in [`ERASING`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Erasure {
     schema: u32,
     recording_id: String,
@@ -49,6 +49,14 @@ pub struct Erasure {
     /// The track, where it is not the recording.
     #[serde(default)]
     track: Option<TrackErasure>,
+    /// What others are told of it once it is gone.
+    #[serde(default, deserialize_with = "if_it_reads", skip_serializing_if = "Option::is_none")]
+    manifest: Option<Manifest>,
+}
+
+/// A manifest; nothing where it is one of another version, which must not keep the recording.
+fn if_it_reads<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Manifest>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(from)?).ok())
 }
 
 impl Erasure {
@@ -163,7 +171,8 @@ impl Pipeline {
         spool: String,
     ) -> Result<(), StoredError> {
         let Name { tenant, id } = name.clone();
-        let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool, track: None };
+        let manifest = self.last_words(name).await;
+        let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool, track: None, manifest };
         self.keep_erasure(&erasure).await?;
         self.go_on_erasing(erasure);
         Ok(())
@@ -228,6 +237,7 @@ impl Pipeline {
             recording.left().await;
             // It may have got its folder since it was asked for.
             erasure.prefix = recording.prefix().or(erasure.prefix);
+            erasure.manifest = erasure.manifest.map(|_| recording.manifest());
         }
         let mut wait = RETRY_FIRST;
         while let Err(error) = self.try_to_erase(&erasure).await {
@@ -274,6 +284,8 @@ impl Pipeline {
         let Name { tenant, id: recording_id } = erasure.name();
         let prefix = erasure.prefix.clone().unwrap_or_default();
         self.put_ended(&EndedEntry { schema: SCHEMA, recording_id, tenant, mark, prefix, state }).await?;
+        // Before it is forgotten that there is something to tell.
+        self.tell_deleted(&erasure.name(), erasure.prefix.as_deref(), erasure.manifest.clone());
         tokio::fs::remove_file(self.erasure_path(erasure)).await?;
         Ok(())
     }
@@ -302,6 +314,15 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_deleted_is_read_whatever_its_manifest_is() {
+        let erasure = r#""schema": 1, "recording_id": "r", "tenant": null, "prefix": "r", "spool": "r""#;
+        for manifest in ["", r#", "manifest": null"#, r#", "manifest": {"schema": 9}"#, r#", "manifest": "r.json""#] {
+            let read: Erasure = serde_json::from_str(&format!("{{{erasure}{manifest}}}")).unwrap();
+            assert!(read.spool() == "r" && read.manifest.is_none(), "{manifest}");
+        }
+    }
 
     #[test]
     fn every_upload_that_is_under_way_is_found() {

@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use crate::clock::rfc3339;
 use crate::media::Micros;
 
-use super::store::keys::hex;
-use super::store::manifest::Manifest;
+use super::store::keys::{Name, hex};
+use super::store::manifest::{Manifest, State};
 
 /// In the spool.
 const FILE: &str = ".outbox.jsonl";
@@ -61,7 +61,7 @@ impl Event {
         }
     }
 
-    /// `recording.{what}`: started, finished, failed. `address` is its name in addresses, `origin` tells two apart that have
+    /// `recording.{what}`: started, finished, failed, deleted. `address` is its name in addresses, `origin` tells two apart that have
     /// one name after another.
     pub fn of_recording(what: &str, address: &str, folder: &str, manifest: &Manifest, unix: Micros) -> Event {
         let mut data = about(address, folder, manifest);
@@ -84,6 +84,19 @@ impl Event {
         data["track"] = about_track(track);
         let origin = manifest.origin.as_deref().unwrap_or_default();
         Event::new(&format!("track.{what}"), &[address, &track.track, origin], address, unix, &data)
+    }
+
+    /// `recording.deleted`, of one of which nobody could read more than its name.
+    pub fn of_deleted(name: &Name, folder: Option<&str>, unix: Micros) -> Event {
+        let address = name.address();
+        let data = json!({
+            "recording_id": name.id,
+            "address": address,
+            "tenant": name.tenant,
+            "state": State::Deleted,
+            "manifest": folder.map(|folder| format!("{folder}/recording.json")),
+        });
+        Event::new("recording.deleted", &[&address, ""], &address, unix, &data)
     }
 
     /// `bot.refused`: `key` is the caller's name for the bot.

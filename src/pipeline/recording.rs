@@ -149,7 +149,7 @@ pub struct RecordingParts {
 }
 
 /// What `GET /api/v1/recordings/{id}` adds to the manifest.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
 pub struct Now {
     /// Open sockets.
     pub sockets: usize,

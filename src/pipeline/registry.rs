@@ -237,9 +237,10 @@ impl Registry {
         inner.open.iter().any(|(name, recording)| goes_on(name) && recording.state() == State::Live)
     }
 
-    /// Whether any recording takes media.
-    pub fn has_live(&self) -> bool {
-        self.lock().open.values().any(|recording| recording.state() == State::Live)
+    /// Whether any recording of a tenant takes media.
+    pub fn has_live(&self, tenant: Option<&str>) -> bool {
+        let of_tenant = |name: &Name| name.tenant.as_deref() == tenant;
+        self.lock().open.iter().any(|(name, recording)| of_tenant(name) && recording.state() == State::Live)
     }
 
     /// Whether the bot of a recording that is here may be on its way back.
@@ -411,11 +412,14 @@ mod tests {
         let names = [Name::from("r"), Name::new(Some("acme"), "r"), Name::new(Some("other"), "r")];
         for name in &names {
             assert!(registry.would_open(name) && !registry.is_live(name) && !registry.knows(name));
+            assert!(!registry.has_live(name.tenant.as_deref()), "{name:?}");
             assert!(open_name(&registry, name).1, "{name:?}");
             assert_eq!(registry.get(name).unwrap().name(), *name);
         }
         let acme = registry.get(&names[1]).unwrap();
+        assert!(registry.has_live(Some("acme")));
         acme.set_state(State::Finished);
+        assert!(!registry.has_live(Some("acme")) && registry.has_live(None));
         registry.ended(&acme);
         assert!(registry.ended_manifest(&names[1]).is_some() && registry.ended_manifest(&names[2]).is_none());
         registry.note_deleted(&names[1]);

@@ -17,7 +17,7 @@ use super::delivery::Offer;
 use super::ingest::protocol::{self, Context, Message, PictureMessage, ProtocolError};
 use super::ingest::{Capture, png};
 use super::lane::{Expected, Lane};
-use super::pass::{Limited, Pass};
+use super::pass::{Limited, Pass, SpentIds};
 use super::recording::{Recording, Refused, SocketState};
 use super::registry::Opened;
 use super::shed::Patience;
@@ -133,10 +133,15 @@ impl Session {
         }
         let unix = self.pipeline.clock.unix();
         let refused = match open {
-            true => self.pass.open(unix, self.pipeline.clock.mono()).err(),
+            true => self.pass.open(unix).err(),
             false => self.pass.refuses(unix),
         };
         refused.map(Accepted::NothingNew)
+    }
+
+    /// The id of its signed upgrade, where that has opened nothing yet, and what remembers it.
+    pub fn unspent(&self) -> Option<(String, Arc<SpentIds>)> {
+        self.pass.once.clone()
     }
 
     fn name(&self, context: &Context) -> Name {

@@ -10,7 +10,8 @@ use crate::metrics::Metrics;
 
 use super::outbox::{Event, Outbox};
 use super::recording::Recording;
-use super::store::manifest::State;
+use super::store::keys::Name;
+use super::store::manifest::{Manifest, State};
 use super::threads::spawn;
 use super::{Pipeline, Threads};
 
@@ -91,13 +92,7 @@ impl Pipeline {
         self.tell_of_track("started", &recording.manifest(), track, unix);
     }
 
-    fn tell_of_track(
-        &self,
-        what: &str,
-        manifest: &super::store::manifest::Manifest,
-        track: &str,
-        unix: crate::media::Micros,
-    ) {
+    fn tell_of_track(&self, what: &str, manifest: &Manifest, track: &str, unix: crate::media::Micros) {
         if let Some(track) = manifest.tracks.iter().find(|of| of.track == track) {
             self.tell_others(|| {
                 Event::of_track(what, track, &manifest.name().address(), &manifest.folder(), manifest, unix)
@@ -122,6 +117,26 @@ impl Pipeline {
             }
         }
         self.tell_others(|| Event::of_recording(what, &manifest.name().address(), &manifest.folder(), &manifest, unix));
+    }
+
+    /// What can be told of a recording once it is deleted, as long as it is there; nothing where nobody is told.
+    pub(super) async fn last_words(&self, name: &Name) -> Option<Manifest> {
+        self.telling.as_ref()?;
+        self.manifest_of(name).await.ok().flatten()
+    }
+
+    /// A recording was deleted everywhere. `manifest` is what it was.
+    pub(super) fn tell_deleted(&self, name: &Name, folder: Option<&str>, manifest: Option<Manifest>) {
+        let unix = self.clock.unix();
+        self.tell_others(|| match manifest {
+            None => Event::of_deleted(name, folder, unix),
+            Some(mut manifest) => {
+                manifest.state = State::Deleted;
+                manifest.tracks.iter_mut().for_each(|track| track.mp4.clear());
+                let folder = folder.map_or_else(|| manifest.folder(), str::to_owned);
+                Event::of_recording("deleted", &name.address(), &folder, &manifest, unix)
+            }
+        });
     }
 
     /// A bot with good credentials was refused for want of room. `key`: its caller's name for it.

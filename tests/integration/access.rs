@@ -22,6 +22,7 @@ use crate::playback::check_finished;
 pub const ADMIN: &str = "admin-4711-token";
 pub const READER: &str = "reader-0815-token";
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
+const THEIR_SECRET: &str = "whsec_dGhlaXIgb3duIHNlY3JldCBvZiBhY21l";
 
 /// A server with tokens, and two tracks of eight ticks that were taken.
 pub async fn locked(args: &[&str], variables: &[(&str, &str)]) -> Server {
@@ -141,6 +142,8 @@ async fn pages_of_other_sites_fetch_what_they_may() {
         let preflight = send(server.public, "OPTIONS", path, &asks, b"").await;
         assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (200, allowed), "{origin}");
         assert!(preflight.header("access-control-allow-headers").contains("authorization"));
+        let preflight = send(server.public, "OPTIONS", "/play/any/meeting/100-webcam/video.mp4", &asks, b"").await;
+        assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (200, "*"), "{origin}");
         // The API is for its own page.
         let answer = send(server.public, "GET", "/api/v1/recordings", &headers, b"").await;
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, ""), "{origin}");
@@ -208,8 +211,10 @@ fn status(event: &str, bot: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bot_that_is_gone_keeps_no_recording_waiting() {
-    let variables = [("TILECAST_INGEST_TOKEN", "alpha"), ("TILECAST_RECALL_SECRET", SECRET)];
-    let server = Server::start_in(&Folders::new(), &[], &variables).await;
+    let secrets = format!("{SECRET}, acme:{THEIR_SECRET}");
+    let variables = [("TILECAST_INGEST_TOKEN", "alpha"), ("TILECAST_RECALL_SECRET", &*secrets)];
+    let flags = ["--store-prefix", "{tenant}/{recording_id}"];
+    let server = Server::start_in(&Folders::new(), &flags, &variables).await;
     let mut bot = Bot::connect(&format!("{}?token=alpha", server.ws())).await;
     let camera = Camera::new(1, Kind::Webcam);
     for tick in 0..8 {
@@ -223,6 +228,10 @@ async fn a_bot_that_is_gone_keeps_no_recording_waiting() {
         (SECRET, 0, json!({ "event": 5 }), 400),
         (SECRET, 0, json!([]), 400),
         (SECRET, 0, json!("x".repeat(300_000)), 413),
+        (SECRET, 0, (0..1500).fold(json!(0), |deep, _| json!([deep])), 400),
+        (SECRET, 0, json!({ "event": "bot.done", "data": (0..1500).fold(json!(0), |deep, _| json!([deep])) }), 400),
+        // Another tenant's secret speaks for its own bots.
+        (THEIR_SECRET, 0, status("bot.done", BOT_ID), 200),
         (SECRET, 0, status("bot.in_call_recording", BOT_ID), 200),
         (SECRET, 0, status("bot.done", "somebody else's"), 200),
     ] {

@@ -19,18 +19,17 @@ use crate::harness::{Folders, PATIENCE, Server, command, parse, until};
 
 const GRANT_KEY: &str = "the key of grants";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_attack_has_its_status() {
-    let variables = [("TILECAST_GRANT_KEY", GRANT_KEY)];
-    let server = locked(&["--segment", "2s"], &variables).await;
+/// A request, and the status that answers it: method, path, Authorization, body.
+type Attack = (&'static str, &'static str, String, &'static str, u16);
+
+/// No auth, wrong auth, too little of it, and methods that there are not.
+fn of_the_door() -> Vec<Attack> {
     let none = String::new;
     let (admin, reader) = (bearer(ADMIN).1, bearer(READER).1);
     let basic = "Basic YWRtaW4tNDcxMS10b2tlbg==".to_owned();
     let (list, one, finish) = ("/api/v1/recordings", "/api/v1/recordings/meeting", "/api/v1/recordings/meeting/finish");
     let media = "/media/meeting/100-webcam/index.m3u8";
-    let deep = format!("{}{}", "[".repeat(1500), "]".repeat(1500));
-    let table: Vec<(&str, &str, String, &str, u16)> = vec![
-        // No auth, wrong auth, too little of it.
+    vec![
         ("GET", list, none(), "", 401),
         ("GET", one, none(), "", 401),
         ("GET", media, none(), "", 401),
@@ -43,13 +42,38 @@ async fn each_attack_has_its_status() {
         ("POST", finish, reader.clone(), "", 403),
         ("DELETE", one, none(), "", 401),
         ("GET", "/api/v1/recordings?token=admin-4711-token", none(), "", 401),
+        ("GET", "/api/v1/openapi.json", none(), "", 401),
+        ("GET", media, format!("Bearer {ADMIN}x"), "", 401),
+        ("DELETE", one, reader.clone(), "", 403),
+        ("POST", "/api/v1/recordings/meeting/grants", none(), "", 401),
         // Who may, may.
         ("GET", list, reader.clone(), "", 200),
         ("GET", one, admin.clone(), "", 200),
-        // Traversal in every id, key and path.
+        ("GET", "/api/v1/openapi.json", reader.clone(), "", 200),
+        // By methods that there are not.
+        ("TRACE", list, admin.clone(), "", 405),
+        ("PUT", media, admin.clone(), "x", 405),
+        ("POST", one, admin.clone(), "", 405),
+        ("GET", "/hooks/recall", none(), "", 405),
+    ]
+}
+
+/// Traversal in every id, key and path.
+fn of_paths() -> Vec<Attack> {
+    let (none, admin) = (String::new, bearer(ADMIN).1);
+    vec![
         ("GET", "/api/v1/recordings/..%2F..%2Fetc%2Fpasswd", admin.clone(), "", 404),
         ("GET", "/api/v1/recordings/%2e%2e", admin.clone(), "", 404),
         ("GET", "/api/v1/recordings/%00", admin.clone(), "", 404),
+        ("GET", "/api/v1/recordings/%FF", admin.clone(), "", 400),
+        ("GET", "/media/%FF/100-webcam/index.m3u8", admin.clone(), "", 400),
+        ("GET", "/play/%FF/meeting/recording.json", none(), "", 400),
+        ("DELETE", "/api/v1/recordings/..%2Fmeeting", admin.clone(), "", 404),
+        ("DELETE", "/api/v1/recordings/_ended", admin.clone(), "", 404),
+        ("GET", "/api/v1/recordings/..%2F..%2F:meeting", admin.clone(), "", 404),
+        ("GET", "/media/_ended/_/meeting.json", admin.clone(), "", 404),
+        ("GET", "/api/v1/recordings?cursor=..%2F..%2Fetc", admin.clone(), "", 400),
+        ("GET", "/api/v1/recordings?limit=99999999999999999999", admin.clone(), "", 400),
         ("POST", "/api/v1/recordings/..%2Fmeeting/finish", admin.clone(), "", 404),
         ("POST", "/api/v1/recordings/..%2Fmeeting/grants", admin.clone(), "", 404),
         ("GET", "/media/../../etc/passwd", admin.clone(), "", 404),
@@ -61,8 +85,13 @@ async fn each_attack_has_its_status() {
         ("GET", "/web/%2e%2e/web.rs", none(), "", 404),
         ("GET", "/ws/recall/..%2Fx/", none(), "", 400),
         ("GET", "/ws/recall/%0d%0aX-Injected:1/", none(), "", 400),
-        // Bodies.
-        ("POST", "/api/v1/recordings/meeting/grants", reader.clone(), &deep, 400),
+    ]
+}
+
+/// What is no request that there is.
+fn of_bodies() -> Vec<Attack> {
+    let (none, reader) = (String::new, bearer(READER).1);
+    vec![
         ("POST", "/api/v1/recordings/meeting/grants", reader.clone(), "{", 400),
         ("POST", "/api/v1/recordings/meeting/grants", reader.clone(), r#"{"admin":true}"#, 400),
         ("POST", "/api/v1/recordings/meeting/grants", reader.clone(), r#"{"ttl":"0"}"#, 400),
@@ -70,23 +99,48 @@ async fn each_attack_has_its_status() {
         ("POST", "/api/v1/recordings/meeting/grants", reader.clone(), r#"{"track":"../200-webcam"}"#, 404),
         ("POST", "/api/v1/recordings/nothing/grants", reader.clone(), "", 404),
         ("POST", "/hooks/recall", none(), "{}", 403),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_attack_has_its_status() {
+    let variables = [("TILECAST_GRANT_KEY", GRANT_KEY)];
+    let server = locked(&["--segment", "2s"], &variables).await;
+    let table = [of_the_door(), of_paths(), of_bodies()].concat();
     for (method, path, authorization, body, status) in table {
         let headers = [("Authorization", authorization)];
         let headers = if headers[0].1.is_empty() { &[][..] } else { &headers[..] };
         let answer = send(server.public, method, path, headers, body.as_bytes()).await;
         assert_eq!(answer.status, status, "{method} {path} {headers:?}: {}", answer.text());
         assert!(status != 401 || answer.header("www-authenticate") == "Bearer");
+        assert!(status != 405 || answer.header("allow").contains(if path == "/hooks/recall" { "POST" } else { "GET" }));
+        let is_json = answer.header("content-type") == "application/json";
+        assert!(status < 400 || (is_json && answer.json()["error"].is_string()), "{method} {path}: {}", answer.text());
     }
     let huge =
         send(server.public, "POST", "/api/v1/recordings/meeting/grants", &[bearer(READER)], &[b' '; 10_000]).await;
     assert_eq!(huge.status, 413);
+    let deep = format!("{}{}", "[".repeat(1500), "]".repeat(1500));
+    let grants = "/api/v1/recordings/meeting/grants";
+    assert_eq!(send(server.public, "POST", grants, &[bearer(READER)], deep.as_bytes()).await.status, 400);
     headers_without_end(&server).await;
+    a_body_that_does_not_come(&server).await;
     assert_eq!(server.get("/healthz").await.status, 200);
     let refused = server.metrics().await;
-    assert_eq!(refused.get("tilecast_requests_refused_total{reason=\"unauthorized\"}"), 11.0);
+    assert_eq!(refused.get("tilecast_requests_refused_total{reason=\"unauthorized\"}"), 14.0);
     let log = server.log().join("\n");
     assert!(!log.contains(ADMIN) && !log.contains(READER) && !log.contains(GRANT_KEY), "{log}");
+}
+
+/// Its length is named, and then nothing.
+async fn a_body_that_does_not_come(server: &Server) {
+    let mut slow = TcpStream::connect(server.public).await.unwrap();
+    let token = bearer(READER).1;
+    let head = format!("POST /api/v1/recordings/meeting/grants HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n");
+    slow.write_all(format!("{head}Connection: close\r\nContent-Length: 9\r\n\r\n{{").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, slow.read_to_end(&mut answer)).await.expect("an answer in time").unwrap();
+    assert_eq!(parse(&answer).status, 408);
 }
 
 /// In lines, and in bytes.
@@ -170,7 +224,7 @@ async fn a_thousand_idle_sockets_keep_no_bot_out() {
     for mut stream in idle {
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is cut");
-        assert!(answer.is_empty() || parse(&answer).status == 408, "{}", String::from_utf8_lossy(&answer));
+        assert!(answer.is_empty(), "without a word: {}", String::from_utf8_lossy(&answer));
     }
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     bot.close().await;

@@ -62,6 +62,8 @@ async fn a_signature_opens_once_and_goes_on_for_ever() {
         says(&mut bot, "new", 0).await;
         assert_eq!(bot.ended().await, nothing_new(why));
     }
+    // Of that tenant there is nothing to go on with, whatever others have.
+    assert_eq!(dial(&server, THEIR_SECRET, "msg_4", 310).await.err(), Some(401));
     let mut theirs = dial(&server, THEIR_SECRET, "msg_4", 0).await.unwrap();
     says(&mut theirs, "theirs", 0).await;
     theirs.close().await;
@@ -74,7 +76,7 @@ async fn a_signature_opens_once_and_goes_on_for_ever() {
     let counts = [("reason=\"repeated_id\"", 1.0), ("reason=\"stale_signature\"", 2.0)];
     assert_eq!(limited, counts.map(|(reason, count)| (reason.to_owned(), count)).into());
     assert_eq!(metrics.get("tilecast_sockets_refused_total{reason=\"stale_signature\"}"), 2.0);
-    assert_eq!(metrics.get("tilecast_sockets_refused_total{reason=\"unauthorized\"}"), 4.0);
+    assert_eq!(metrics.get("tilecast_sockets_refused_total{reason=\"unauthorized\"}"), 5.0);
     let log = server.log().join("\n");
     assert!(!log.contains("MDEyMzQ1") && !log.contains("v1,"), "neither secret nor signature is logged: {log}");
 }
@@ -90,6 +92,35 @@ async fn a_strict_server_takes_no_signature_twice() {
         assert_eq!(dial(&server, SECRET, id, age).await.err(), Some(401), "{id}");
     }
     dial(&server, SECRET, "msg_4", 290).await.unwrap().close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signature_that_has_opened_a_recording_opens_none_after_a_restart() {
+    let (folders, variables) = (Folders::new(), [("TILECAST_RECALL_SECRET", SECRET)]);
+    let mut server = Server::start_in(&folders, &[], &variables).await;
+    let mut bot = dial(&server, SECRET, "msg_1", 0).await.unwrap();
+    says(&mut bot, "here", 0).await;
+    bot.taken().await;
+    // Of this one nothing is said yet: it may still be what its bot redials with.
+    dial(&server, SECRET, "msg_2", 0).await.unwrap().close().await;
+    until("it is on disk", || async { folders.spool().join(".spent-ids").exists().then_some(()) }).await;
+    server.kill().await;
+    let server = Server::start_in(&folders, &[], &variables).await;
+    let mut again = dial(&server, SECRET, "msg_1", 0).await.unwrap();
+    says(&mut again, "here", 1).await;
+    again.taken().await;
+    says(&mut again, "new", 0).await;
+    assert_eq!(again.ended().await, nothing_new("repeated_id"));
+    let mut other = dial(&server, SECRET, "msg_2", 0).await.unwrap();
+    says(&mut other, "another", 0).await;
+    other.close().await;
+    assert_eq!(server.get("/api/v1/recordings/new").await.status, 404);
+    assert_eq!(server.manifest("another").await.tracks.len(), 1);
+    until("the other one is on disk as well, neither by its name", || async {
+        let kept = std::fs::read_to_string(folders.spool().join(".spent-ids")).unwrap();
+        (kept.lines().count() == 2 && !kept.contains("msg_")).then_some(())
+    })
+    .await;
 }
 
 /// What `tilecast bot token` prints.

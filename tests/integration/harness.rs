@@ -406,7 +406,10 @@ pub fn escape(id: &str) -> String {
 
 /// What a spool holds of recordings: all but the server's own files.
 pub fn spooled(folders: &Folders) -> Vec<String> {
-    files(&folders.spool()).into_keys().filter(|name| ![".lock", ".grant-key"].contains(&&**name)).collect()
+    files(&folders.spool())
+        .into_keys()
+        .filter(|name| ![".lock", ".grant-key", ".spent-ids"].contains(&&**name))
+        .collect()
 }
 
 /// Every file below a folder, by its path in it.

@@ -9,6 +9,7 @@ use tilecast::media::Kind;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite;
 
 use crate::bot::{Bot, Camera, End, at, picture};
 use crate::harness::{Server, until};
@@ -240,14 +241,22 @@ async fn a_thousand_sockets_that_send_nothing() {
     let grown = beside(
         &server,
         Box::pin(async {
-            let mut peers = Vec::new();
+            let (mut peers, mut told) = (Vec::new(), 0);
             for _ in 0..1000 {
-                // Beyond the limit the connection ends before the handshake does.
                 match tokio_tungstenite::connect_async(server.ws()).await {
                     Ok((peer, _)) => peers.push(peer),
+                    // Beyond the limit it is said, unless too many are being told already.
+                    Err(tungstenite::Error::Http(answer)) => {
+                        let retry = answer.headers()["retry-after"].to_str().unwrap();
+                        assert_eq!((answer.status().as_u16(), retry), (503, "3"));
+                        told += 1;
+                    }
                     Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                 }
             }
+            assert!(told >= 100, "{told} are told why");
+            let answer = server.get("/healthz").await;
+            assert_eq!((answer.status, answer.text()), (503, "{\"error\":\"too many connections\"}"));
             assert!((790..800).contains(&peers.len()), "{}", peers.len());
             drop(peers);
             // And the next one finds a place again.

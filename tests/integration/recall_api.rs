@@ -115,3 +115,28 @@ async fn a_failed_endpoint_is_told_and_a_bot_leaves() {
     assert_eq!(routes, [format!("GET /api/v1/bot/{BOT_ID}/"), format!("POST /api/v1/bot/{BOT_ID}/leave_call/")]);
     assert_eq!(bot(address, API_KEY, &["leave", "../bot"]).await.status.code(), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_servers_a_meeting_has_one() {
+    let (address, _) = recall().await;
+    let server = async |meeting: &str, servers: &str| {
+        let args = ["create", "--meeting-url", meeting, "--public-url", servers, "--tenant", "acme", "--dry-run"];
+        let output = bot(address, API_KEY, &args).await;
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        match output.status.success() {
+            true => Ok(said.split_once("wss://").unwrap().1.split('/').next().unwrap().to_owned()),
+            false => Err(said),
+        }
+    };
+    let servers = "wss://tilecast-0.example,https://tilecast-1.example/, wss://tilecast-2.example";
+    let mut picked = std::collections::BTreeSet::new();
+    for n in 0..12 {
+        let meeting = format!("https://meet.example/{n}");
+        let host = server(&meeting, servers).await.unwrap();
+        assert_eq!(server(&meeting, servers).await.as_ref(), Ok(&host), "the bots of a meeting meet");
+        picked.insert(host);
+    }
+    assert_eq!(picked.into_iter().collect::<Vec<_>>(), [0, 1, 2].map(|n| format!("tilecast-{n}.example")));
+    // One that cannot be is told, whichever the meeting would pick.
+    assert!(server("https://meet.example/0", "wss://a.example,ftp://b.example").await.unwrap_err().contains("ftp://b"));
+}

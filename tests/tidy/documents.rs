@@ -113,3 +113,31 @@ fn nothing_names_a_folder_of_somebodys_machine() {
     }
     none(found, "say it without the path of one machine");
 }
+
+/// The committed description of the API. `make openapi` writes it again.
+const OPENAPI: &str = "docker/openapi.json";
+
+#[test]
+fn the_committed_description_of_the_api_is_the_served_one() {
+    let text = tilecast::http::description::text();
+    if std::env::var_os("TILECAST_WRITE_OPENAPI").is_some() {
+        fs::write(root().join(OPENAPI), text).unwrap();
+    }
+    let committed = fs::read_to_string(root().join(OPENAPI)).unwrap_or_default();
+    let differs = committed.lines().zip(text.lines()).position(|(theirs, ours)| theirs != ours);
+    assert!(committed == text, "{OPENAPI}, line {:?}: not what the code says; `make openapi` writes it again", differs);
+}
+
+#[test]
+fn every_route_is_described() {
+    // What speaks no JSON: the bots' sockets, and the page with its files.
+    const OTHERS: [&str; 5] = ["/ws/recall", "/ws/recall/", "/ws/recall/{key}", "/ws/recall/{key}/", "/metrics"];
+    let described: serde_json::Value = serde_json::from_str(tilecast::http::description::text()).unwrap();
+    let mut described: Vec<&str> = described["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    described.sort_unstable();
+    let router = read("src/http/mod.rs");
+    let routes = router.split(".route(").skip(1).map(|rest| rest.split('"').nth(1).expect("a route is a literal"));
+    let routes = routes.map(|route| route.replace("{*", "{")).filter(|route| !OTHERS.contains(&&**route));
+    let routes: std::collections::BTreeSet<String> = routes.collect();
+    assert_eq!(routes.into_iter().collect::<Vec<_>>(), described);
+}

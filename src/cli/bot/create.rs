@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
 use crate::config::entries;
@@ -30,9 +31,10 @@ pub struct CreateArgs {
     #[arg(long, value_name = "URL")]
     pub meeting_url: String,
 
-    /// Where the bot reaches this server: `wss://host` or `https://host`
-    #[arg(long, env = "TILECAST_PUBLIC_URL", value_name = "URL")]
-    pub public_url: String,
+    /// Where the bot reaches this server: `wss://host` or `https://host`; of several, with a comma between, the meeting's
+    /// address picks one
+    #[arg(long, env = "TILECAST_PUBLIC_URL", value_name = "URL", value_delimiter = ',', required = true)]
+    pub public_url: Vec<String>,
 
     /// Our name for the bot, for balancers and for counting refusals [default: a random one]
     #[arg(long, value_name = "NAME", value_parser = parse_key)]
@@ -66,9 +68,17 @@ pub struct CreateArgs {
 }
 
 impl CreateArgs {
+    /// The server that this meeting's bots dial, always the same of the same list.
+    fn server(&self) -> Result<String, String> {
+        let servers = self.public_url.iter().map(|url| socket_base(url.trim())).collect::<Result<Vec<_>, _>>()?;
+        let hash: [u8; 32] = Sha256::digest(self.meeting_url.as_bytes()).into();
+        let number = u64::from_be_bytes(*hash.first_chunk().expect("32 bytes begin with 8"));
+        Ok(servers[(number % servers.len() as u64) as usize].clone())
+    }
+
     /// The request's body (RECALL's `POST /api/v1/bot/`).
     fn request(&self, key: &str, token: &str) -> Result<Value, String> {
-        let url = format!("{}/ws/recall/{key}/?token={token}", socket_base(&self.public_url)?);
+        let url = format!("{}/ws/recall/{key}/?token={token}", self.server()?);
         let mut request = json!({
             "meeting_url": self.meeting_url,
             "metadata": self.metadata.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect::<Map<_, _>>(),
@@ -148,7 +158,7 @@ pub fn run(args: &CreateArgs, clock: &dyn Clock) -> Result<ExitCode, String> {
     }
     let bot = args.recall.ask(reqwest::Method::POST, "bot/", Some(&request))?;
     let id = bot["id"].as_str().ok_or("Recall's answer names no bot")?;
-    let page = socket_base(&args.public_url)?.replacen("ws", "http", 1);
+    let page = args.server()?.replacen("ws", "http", 1);
     printed(writeln!(out, "bot {id}\nwatch {page}/\nkey {key}"))?;
     Ok(ExitCode::SUCCESS)
 }

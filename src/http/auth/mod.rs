@@ -8,12 +8,14 @@ pub mod signature;
 pub mod tokens;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
 
 use crate::config::{Doors as Options, Secrets};
+use crate::http::reread::read_again_and_again;
 use crate::media::Micros;
 use crate::pipeline::pass::{Limited, Pass, SpentIds};
 use crate::shutdown::Stopped;
@@ -25,6 +27,8 @@ use tokens::IngestTokens;
 
 /// How often the files of secrets are read again.
 const READ_EVERY: Duration = Duration::from_secs(1);
+/// A signature is fresh from the tolerance before its time to the tolerance after it: so long its id is remembered.
+const SPENT_FOR: Micros = Micros::from_secs(2 * TOLERANCE_SECS);
 
 /// The secrets, read and understood.
 struct Keys {
@@ -107,14 +111,21 @@ pub struct Doors {
 
 impl Doors {
     /// Reads the secrets. `is_local`: the public listener is on a loopback address. `own_grant_key` signs grants where no key
-    /// is given.
+    /// is given. `spool` knows which signed upgrades have opened recordings; `unix` is now.
     ///
     /// # Errors
     /// Text that names the option or variable, never a secret.
-    pub fn new(options: Options, is_local: bool, own_grant_key: Vec<u8>) -> Result<Doors, String> {
+    pub fn new(
+        options: Options,
+        is_local: bool,
+        own_grant_key: Vec<u8>,
+        spool: &Path,
+        unix: Micros,
+    ) -> Result<Doors, String> {
         let secrets = Secrets::read(&options).map_err(|error| error.to_string())?;
-        // A signature is fresh from the tolerance before its time to the tolerance after it.
-        let spent = Arc::new(SpentIds::new(Micros::from_secs(2 * TOLERANCE_SECS)));
+        let spent = SpentIds::open(spool, SPENT_FOR, unix)
+            .map_err(|error| format!("--spool {}: the ids of signed upgrades: {error}", spool.display()))?;
+        let spent = Arc::new(spent);
         let keys = RwLock::new(Arc::new(Keys::new(secrets, &own_grant_key)?));
         Ok(Doors { options, is_local, own_grant_key, keys, spent })
     }
@@ -221,35 +232,9 @@ impl Doors {
 
     /// Reads the files of secrets again and again, so that they can be changed without a restart. What cannot be read or
     /// understood changes nothing.
-    pub async fn watch_files(self: Arc<Self>, mut stop: Stopped) {
-        if !self.options.has_files() {
-            return;
-        }
-        let mut every = tokio::time::interval(READ_EVERY);
-        let mut said = None;
-        loop {
-            tokio::select! {
-                _ = every.tick() => {}
-                () = stop.wait() => return,
-            }
-            let doors = Arc::clone(&self);
-            let read = tokio::task::spawn_blocking(move || doors.read_again()).await;
-            let failed = match read {
-                Ok(Ok(changed)) => {
-                    if changed {
-                        tracing::info!("secrets were read again from their files");
-                    }
-                    None
-                }
-                Ok(Err(error)) => Some(error),
-                Err(error) => Some(error.to_string()),
-            };
-            if failed != said
-                && let Some(error) = &failed
-            {
-                tracing::error!(error, "secrets could not be read again; those from before hold");
-            }
-            said = failed;
+    pub async fn watch_files(self: Arc<Self>, stop: Stopped) {
+        if self.options.has_files() {
+            read_again_and_again("secrets", READ_EVERY, move || self.read_again(), stop).await;
         }
     }
 

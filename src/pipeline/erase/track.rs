@@ -82,7 +82,7 @@ impl Pipeline {
         };
         let Name { tenant, id } = name.clone();
         let track = Some(TrackErasure { track: track.to_owned(), participant_id });
-        let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool, track };
+        let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool, track, manifest: None };
         self.keep_erasure(&erasure).await?;
         let lane = here.and_then(|recording| recording.delete_track(&erasure.track.as_ref()?.track));
         self.until_stop(|pipeline| pipeline.erase_track_for_good(erasure, lane));

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use crate::config::Fill;
 use crate::ledger::Ledger;
@@ -17,7 +18,7 @@ use super::keys::{self, Name};
 pub const SCHEMA: u32 = 1;
 
 /// The life of a recording.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Sockets may come and go; media grows.
@@ -53,7 +54,7 @@ impl State {
 }
 
 /// `recording.json`, and the answer of `GET /api/v1/recordings/{id}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Manifest {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -97,7 +98,7 @@ pub struct Manifest {
 }
 
 /// A track that was deleted. It has no files, and names nobody.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeletedTrack {
     /// What its folder was called.
     pub track: String,
@@ -130,11 +131,13 @@ impl Manifest {
 }
 
 /// A tick range in which the server had too much to do. What it cost a track are the track's gaps for that reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Overload {
     /// Its first tick.
+    #[schema(value_type = i64)]
     pub from_tick: Tick,
     /// The tick after its last one; `null` while it lasts.
+    #[schema(value_type = Option<i64>)]
     pub to_tick: Option<Tick>,
     /// What it led to at most: `cheaper` encoder options, or new bots being `refusing`.
     pub level: String,
@@ -147,7 +150,7 @@ fn of_known_kinds<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TrackManifes
 }
 
 /// One track.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrackManifest {
     /// The track's folder in the recording's folder.
     pub track: String,
@@ -162,8 +165,10 @@ pub struct TrackManifest {
     /// RFC 6381, `avc1.640015`.
     pub codecs: Option<String>,
     /// The first tick with a picture.
+    #[schema(value_type = Option<i64>)]
     pub first_tick: Option<Tick>,
     /// The tick after the last written one.
+    #[schema(value_type = Option<i64>)]
     pub end_tick: Option<Tick>,
     /// Runs of segments written without a break.
     pub epochs: Vec<EpochManifest>,
@@ -176,7 +181,7 @@ pub struct TrackManifest {
 }
 
 /// A participant as far as it is stored.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ParticipantManifest {
     /// Recall's participant id as text.
     pub id: String,
@@ -192,11 +197,12 @@ pub struct ParticipantManifest {
 }
 
 /// One epoch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EpochManifest {
     /// Its folder in the track's folder.
     pub epoch: String,
     /// Its first tick.
+    #[schema(value_type = i64)]
     pub first_tick: Tick,
     /// The file name of its init segment.
     pub init: String,
@@ -205,24 +211,28 @@ pub struct EpochManifest {
 }
 
 /// A tick range without pictures: `from_tick <= tick < to_tick`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Gap {
     /// First tick without a picture.
+    #[schema(value_type = i64)]
     pub from_tick: Tick,
     /// The tick after the last one.
+    #[schema(value_type = i64)]
     pub to_tick: Tick,
     /// Why.
     pub reason: GapReason,
 }
 
 /// One finished MP4.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Mp4Manifest {
     /// File name in the track's folder.
     pub path: String,
     /// The tick of its first picture: 0.
+    #[schema(value_type = i64)]
     pub from_tick: Tick,
     /// Pictures in it.
+    #[schema(value_type = i64)]
     pub ticks: Tick,
     /// Its size.
     pub bytes: u64,

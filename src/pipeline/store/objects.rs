@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use object_store::local::LocalFileSystem;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
+use object_store::signer::Signer;
 use object_store::{
     Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, WriteMultipart,
 };
@@ -22,14 +24,17 @@ mod address;
 mod cloud;
 mod gate;
 pub mod headers;
+mod link;
 mod parts;
 mod probe;
+mod signed;
 mod stored;
 mod turns;
 mod watch;
 
 use address::Address;
 use gate::Gate;
+use link::Folder;
 pub use parts::RECORD;
 use stored::Sums;
 pub use turns::Class;
@@ -118,10 +123,12 @@ pub struct Objects {
 }
 
 struct Shared {
-    /// A cloud's: it keeps headers with an object, and each request has its price.
-    is_cloud: bool,
     /// The same store, where it takes objects in parts by requests that another process can go on with.
     parts: Option<Arc<dyn MultipartStore>>,
+    /// The same store, as a folder, where it is one.
+    folder: Option<Arc<Folder>>,
+    /// The same store, as something that signs addresses.
+    signer: Option<Arc<dyn Signer>>,
     options: StoreOptions,
     turns: Arc<Turns>,
     gate: Arc<Gate>,
@@ -164,18 +171,22 @@ impl Objects {
         let turns = Arc::new(Turns::new(options.uploads.into()));
         let gate = Arc::new(Gate::new(Arc::clone(&clock), Arc::clone(&metrics)));
         let opened = match Address::parse(address)? {
-            Address::Folder(path) => open_folder(&path).map(|store| (store, false, None)),
+            Address::Folder(path) => open_folder(&path).map(|store| {
+                let folder = Arc::new(Folder::new(path, Arc::clone(&store)));
+                (store as Arc<dyn ObjectStore>, None, None, Some(folder))
+            }),
             Address::Bucket { cloud, bucket, prefix } => {
                 let (metrics, clock) = (Arc::clone(&metrics), Arc::clone(&clock));
                 let watch = Watch { metrics, clock, turns: Arc::clone(&turns), gate: Arc::clone(&gate) };
                 let opened = cloud::open(cloud, &bucket, prefix, options.store_timeout, watch);
-                opened.map(|(store, parts)| (store, true, parts))
+                opened.map(|(store, parts, signer)| (store, parts, Some(signer), None))
             }
         };
-        let (store, is_cloud, parts) = opened.map_err(|why| format!("--store {address}: {why}"))?;
+        let (store, parts, signer, folder) = opened.map_err(|why| format!("--store {address}: {why}"))?;
         let shared = Shared {
-            is_cloud,
             parts,
+            signer,
+            folder,
             options: options.clone(),
             turns,
             gate,
@@ -196,7 +207,7 @@ impl Objects {
 
     /// Whether the store is a cloud's: it keeps headers, and each request has its price.
     pub fn is_cloud(&self) -> bool {
-        self.shared.is_cloud
+        self.shared.folder.is_none()
     }
 
     /// Counts an object among those that are on their way, until what this gives is dropped.
@@ -335,6 +346,13 @@ impl Objects {
             return Ok(());
         }
         let _turn = self.turn(wanted.owner, wanted.class).await;
+        if let Some(folder) = &self.shared.folder {
+            let start = self.clock.mono();
+            if folder.link(path, wanted.key).await {
+                self.count(size, start);
+                return Ok(());
+            }
+        }
         let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
         if size <= piece as u64 {
             let mut bytes = Vec::with_capacity(size as usize);
@@ -387,12 +405,12 @@ impl std::fmt::Debug for Objects {
 }
 
 /// Opens a folder. One that cannot be written is told now, not by the first meeting.
-fn open_folder(path: &Path) -> Result<Arc<dyn ObjectStore>, String> {
+fn open_folder(path: &Path) -> Result<Arc<LocalFileSystem>, String> {
     std::fs::create_dir_all(path).map_err(|error| format!("cannot make the folder: {error}"))?;
     let probe = path.join(PROBE);
     std::fs::write(&probe, "")
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|error| format!("cannot write to it: {error}"))?;
-    let store = object_store::local::LocalFileSystem::new_with_prefix(path).map_err(|error| error.to_string())?;
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| error.to_string())?;
     Ok(Arc::new(store.with_fsync(true)))
 }

@@ -11,13 +11,15 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
+use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 
 use super::address::Cloud;
 use super::watch::Watch;
 
-/// A store, and the same one as something that takes objects in parts, where a later process can go on with that.
-type Opened = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>);
+/// A store; the same one as something that takes objects in parts, where a later process can go on with that; and as something
+/// that signs addresses.
+type Opened = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>, Arc<dyn Signer>);
 
 /// Opens the store of a cloud. A request that says nothing for `timeout` has failed.
 ///
@@ -47,18 +49,18 @@ pub(super) fn open(cloud: Cloud, bucket: &str, prefix: Key, timeout: Duration, w
                 .with_retry(never_again())
                 .with_http_connector(watch);
             // In parts it takes no headers, unless all is done in one go; what is left half goes by itself after a week.
-            below(azure(builder).build(), prefix).map(|(store, _)| (store, None))
+            below(azure(builder).build(), prefix).map(|(store, _, signer)| (store, None, signer))
         }
     };
     opened.map_err(|error| error.to_string())
 }
 
-fn below<S: ObjectStore + MultipartStore>(
+fn below<S: ObjectStore + MultipartStore + Signer>(
     built: Result<S, object_store::Error>,
     prefix: Key,
 ) -> Result<Opened, object_store::Error> {
     let store = Arc::new(PrefixStore::new(built?, prefix));
-    Ok((Arc::<PrefixStore<S>>::clone(&store), Some(store)))
+    Ok((Arc::<PrefixStore<S>>::clone(&store), Some(Arc::<PrefixStore<S>>::clone(&store)), store))
 }
 
 /// Tries are made by who asked, for as long as the recording lives, and seen by the metrics.
