@@ -22,6 +22,7 @@ use crate::metrics::{Metrics, Stage};
 
 mod address;
 mod cloud;
+mod failed;
 mod gate;
 pub mod headers;
 mod link;
@@ -33,6 +34,8 @@ mod turns;
 mod watch;
 
 use address::Address;
+use failed::TooLarge;
+pub use failed::{PutError, is_too_large};
 use gate::Gate;
 use link::Folder;
 pub use parts::RECORD;
@@ -51,46 +54,6 @@ pub const RETRY_LAST: Duration = Duration::from_secs(15);
 
 /// Whose error it is where no store said it.
 const OURS: &str = "tilecast";
-
-/// Whether [`Objects::get`] found the object, and did not read it for its size.
-pub fn is_too_large(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::Generic { source, .. } if source.is::<TooLarge>())
-}
-
-/// An object has more bytes than may be read.
-#[derive(Debug, thiserror::Error)]
-#[error("{bytes} bytes are more than {bytes_max}")]
-struct TooLarge {
-    bytes: u64,
-    bytes_max: u64,
-}
-
-/// Why an object is not in the store. Always worth another try.
-#[derive(Debug, thiserror::Error)]
-pub enum PutError {
-    /// The store's words.
-    #[error("{key}: {source}")]
-    Store {
-        /// The object.
-        key: String,
-        /// The cause.
-        source: object_store::Error,
-    },
-    /// It is there, and is not what was put.
-    #[error("{key}: the store has other bytes than it was given")]
-    Damaged {
-        /// The object.
-        key: String,
-    },
-    /// The spool's file cannot be read.
-    #[error("{path}: {source}")]
-    Spool {
-        /// The file.
-        path: String,
-        /// The cause.
-        source: std::io::Error,
-    },
-}
 
 /// What an object is made of.
 #[derive(Clone, Copy, Debug)]
