@@ -17,7 +17,7 @@ const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Files that are still too long. This list only shrinks.
-const LONG_FILES: &[&str] = &["src/pipeline/recording.rs", "tests/integration/harness.rs"];
+const LONG_FILES: &[&str] = &["tests/integration/harness.rs"];
 
 /// Functions that are still too long, as `file: name`. This list only shrinks.
 const LONG_FUNCTIONS: &[&str] = &[];

@@ -1,47 +1,45 @@
-//! One recording's life: its clock, its sockets, its lanes, its events, and what is told about it.
+//! One recording: what it holds, and how it begins or is gone on with. Its life is in the modules below: captures' times,
+//! sockets, lanes, people, events, its end, and what is told of it.
 //!
 //! Not here: publishing and finishing ([`super::keeper`]), pixels, sockets themselves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
-use crate::clock::rfc3339;
 use crate::ledger::Ledger;
-use crate::media::{DiscardReason, GapReason, Grid, Kind, Micros, Tick};
+use crate::media::{Grid, Kind, Micros, Tick};
 use crate::shutdown::Stop;
 
 use super::delivery::Offer;
-use super::ingest::protocol::{Context, Participant, Timestamp};
+use super::ingest::protocol::{Context, Participant};
 use super::lane::Lane;
 use super::state::{Kept, RecordingSettings, RecordingState};
 use super::store::journal::SPOOL_VERSION;
 use super::store::keys::Name;
-use super::store::manifest::{Manifest, Overload, ParticipantManifest, SCHEMA, State, TrackManifest};
-use super::timeline::Mark;
-use super::timeline::clock::{Origin, RecordingClock, Verdict};
+use super::store::manifest::{Overload, State};
+use super::timeline::clock::{Origin, RecordingClock};
 
 mod deleted;
+mod end;
+mod events;
+mod lanes;
 mod overload;
 mod people;
 mod place;
 mod socket;
+mod times;
+mod told;
 
 pub use deleted::{Shows, participant_in};
-use people::{NO_TIME, People, manifest_of};
+pub use lanes::Refused;
+use people::People;
 use place::Place;
 pub use socket::SocketState;
-
-/// Event lines that wait for the sync thread; further ones are counted, and the count is an event.
-const EVENTS_WAITING_MAX: usize = 4096;
-/// And their bytes: a chat text may be long.
-const EVENT_BYTES_WAITING_MAX: usize = 4 << 20;
-/// Refused lanes that are told apart.
-const REFUSED_MAX: usize = 1024;
+pub use told::Now;
 
 /// What changes in a recording's life.
 struct Inner {
@@ -74,32 +72,6 @@ struct Inner {
     erased: u64,
     last_error: Option<String>,
     uploads_pending: usize,
-}
-
-impl Inner {
-    fn leave_limbo(&mut self, wall: Micros) -> Vec<Offer> {
-        let mut placed = Vec::new();
-        for mut offer in std::mem::take(&mut self.limbo) {
-            match self.clock.recheck(offer.capture.relative, offer.capture.absolute, wall) {
-                Verdict::At(at) => {
-                    (offer.capture.at, offer.capture.clock) = (at, self.clock.newest());
-                    placed.push(offer);
-                }
-                Verdict::BadTimestamp => offer.lane.discard(DiscardReason::BadTimestamp, 1),
-                Verdict::Limbo => self.limbo.push_back(offer),
-            }
-        }
-        placed
-    }
-
-    /// The first captures of a socket that is back say since when it is, though not before it was lost: it may send
-    /// again what it sent before.
-    fn mark_back(&mut self, placed: &[Offer]) {
-        let Some(at) = placed.iter().map(|offer| offer.capture.at).min() else { return };
-        if let Some(lost) = self.back_since.take() {
-            self.lanes.values().for_each(|lane| lane.mark(at.max(lost), Mark::SocketBack));
-        }
-    }
 }
 
 /// One recording.
@@ -146,54 +118,6 @@ pub struct RecordingParts {
     pub settings: RecordingSettings,
     /// From when its grace is counted (monotonic) until a socket joins.
     pub alone_since: Micros,
-}
-
-/// What `GET /api/v1/recordings/{id}` adds to the manifest.
-#[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
-pub struct Now {
-    /// Open sockets.
-    pub sockets: usize,
-    /// Captures that are on their way, whose outcome is not known.
-    pub captures_waiting: u64,
-    /// Whether captures are shed for want of room in the spool.
-    pub spool_full: bool,
-    /// Lanes (participant and kind) that were not opened at some time, for want of memory or over the limit: 1024 at most
-    /// are told apart.
-    pub lanes_refused: usize,
-    /// Captures that were not taken for that.
-    pub captures_refused: u64,
-    /// Objects that the store has not confirmed.
-    pub uploads_pending: usize,
-    /// The store's last error.
-    pub last_error: Option<String>,
-}
-
-/// Why a lane was not opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The recording has as many as it may have.
-    Recording,
-    /// Its socket serves as many as one may.
-    Socket,
-    /// The process has as many as its memory carries.
-    Memory,
-    /// The recording takes no more media.
-    Finished,
-    /// Its track was deleted, and the capture is counted there.
-    Deleted,
-}
-
-impl Refused {
-    /// The name in metrics and events.
-    pub fn name(self) -> &'static str {
-        match self {
-            Refused::Recording => "recording_lanes",
-            Refused::Socket => "socket_lanes",
-            Refused::Memory => "memory",
-            Refused::Finished => "finished",
-            Refused::Deleted => "deleted",
-        }
-    }
 }
 
 impl Recording {
@@ -321,42 +245,10 @@ impl Recording {
         self.lock().state
     }
 
-    /// Whether its bot may be on the way back: it takes media, and no socket brings any. A socket that is silent may be half
-    /// open, with nobody at its other end.
-    pub fn waits_for_bot(&self, now: Micros) -> bool {
-        let inner = self.lock();
-        inner.state == State::Live && inner.sockets.iter().all(|socket| socket.is_silent(now))
-    }
-
     /// Moves it to another state.
     pub fn set_state(&self, state: State) {
         self.lock().state = state;
         self.changed.notify_one();
-    }
-
-    /// A socket begins to serve it.
-    pub fn join_socket(&self, socket: &Arc<SocketState>) {
-        let mut inner = self.lock();
-        inner.sockets.push(Arc::clone(socket));
-        inner.alone_since_unix = None;
-        if inner.alone_since.take().is_some() && inner.sockets.len() == 1 {
-            // When that is on the recording's time line, its first capture says: the clock stands still without a socket.
-            inner.back_since = (!inner.lanes.is_empty()).then(|| inner.clock.newest());
-        }
-    }
-
-    /// A socket is gone. Returns whether it was the last one.
-    pub fn leave_socket(&self, socket: &Arc<SocketState>, wall: Micros) -> bool {
-        let mut inner = self.lock();
-        inner.sockets.retain(|other| !Arc::ptr_eq(other, socket));
-        let alone = inner.sockets.is_empty();
-        if alone && inner.alone_since.is_none() {
-            inner.alone_since = Some(wall);
-            let at = inner.clock.newest();
-            inner.lanes.values().for_each(|lane| lane.mark(at, Mark::SocketLost));
-            self.note(&mut inner, at, "sockets_lost", None, serde_json::Value::Null);
-        }
-        alone
     }
 
     /// Notes what every message says about the recording's bot.
@@ -373,260 +265,6 @@ impl Recording {
                 inner.metadata.insert(name.to_owned(), value);
             }
         }
-    }
-
-    /// Reads the clocks of a capture of `who` that was just taken from a socket. Returns the captures that are placed by now, in
-    /// the order in which they were read: usually this one alone; none while its time is in doubt; earlier ones in front
-    /// of it when it settled theirs.
-    pub fn read(&self, mut offer: Offer, who: &Participant, time: Timestamp, wall: Micros, unix: Micros) -> Vec<Offer> {
-        let mut inner = self.lock();
-        let verdict = inner.clock.read(time.relative, time.absolute, wall, unix);
-        if let Some(event) = inner.clock.take_rebased() {
-            let detail = serde_json::json!({ "zero_before": rfc3339(event.from), "zero_after": rfc3339(event.to) });
-            self.note(&mut inner, event.at, "clock_rebased", None, detail);
-        }
-        let mut placed = inner.leave_limbo(wall);
-        offer.capture.clock = inner.clock.newest();
-        match verdict {
-            Verdict::At(at) => {
-                offer.capture.at = at;
-                placed.push(offer);
-                self.note_seen(&mut inner, who, at);
-            }
-            doubtful => {
-                // Better than no name at all, though as of no time.
-                self.note_seen(&mut inner, who, NO_TIME);
-                match doubtful {
-                    Verdict::Limbo => inner.limbo.push_back(offer),
-                    _ => offer.lane.discard(DiscardReason::BadTimestamp, 1),
-                }
-            }
-        }
-        inner.mark_back(&placed);
-        placed
-    }
-
-    /// Captures whose doubt is over by time alone; asked once a second.
-    pub fn leave_limbo(&self, wall: Micros) -> Vec<Offer> {
-        let mut inner = self.lock();
-        let placed = inner.leave_limbo(wall);
-        inner.mark_back(&placed);
-        placed
-    }
-
-    /// No more captures come that could settle those in doubt: gives those that are believed all the same.
-    pub fn end_limbo(&self, wall: Micros) -> Vec<Offer> {
-        self.lock().clock.end_limbo();
-        self.leave_limbo(wall)
-    }
-
-    /// The lane of a participant and kind, opened by `open` where there is none.
-    pub fn lane(
-        &self,
-        participant: &Participant,
-        kind: Kind,
-        lanes_max: usize,
-        open: impl FnOnce(&Recording) -> Option<Arc<Lane>>,
-    ) -> Result<Arc<Lane>, Refused> {
-        let mut inner = self.lock();
-        let key = (participant.id.clone(), kind);
-        if let Some(lane) = inner.lanes.get(&key) {
-            return Ok(Arc::clone(lane));
-        }
-        if inner.state == State::Live && inner.counts_as_deleted(&participant.id, kind) {
-            return Err(Refused::Deleted);
-        }
-        let refused = if inner.state != State::Live {
-            Refused::Finished
-        } else if inner.lanes.len() >= lanes_max {
-            Refused::Recording
-        } else if let Some(lane) = open(self) {
-            inner.lanes.insert(key, Arc::clone(&lane));
-            self.changed.notify_one();
-            return Ok(lane);
-        } else {
-            Refused::Memory
-        };
-        self.note_refused(&mut inner, participant, kind, refused);
-        Err(refused)
-    }
-
-    /// A lane was refused by somebody else.
-    pub fn refuse(&self, participant: &Participant, kind: Kind, refused: Refused) {
-        self.note_refused(&mut self.lock(), participant, kind, refused);
-    }
-
-    fn note_refused(&self, inner: &mut Inner, participant: &Participant, kind: Kind, refused: Refused) {
-        inner.captures_refused += 1;
-        if inner.refused.len() < REFUSED_MAX && inner.refused.insert((participant.id.clone(), kind)) {
-            let (reason, kind_name) = (refused.name(), kind.name());
-            tracing::warn!(
-                recording = self.id(),
-                kind = kind_name,
-                reason,
-                "a participant's lane was refused: no pictures of it"
-            );
-            let at = inner.clock.newest();
-            let detail = serde_json::json!({ "reason": refused.name(), "kind": kind, "so_far": inner.refused.len() });
-            self.note(inner, at, "lane_refused", Some(participant), detail);
-        }
-    }
-
-    /// Notes an event of the recording itself.
-    pub fn event(&self, name: &str, detail: serde_json::Value) {
-        let mut inner = self.lock();
-        let at = inner.clock.newest();
-        self.note(&mut inner, at, name, None, detail);
-    }
-
-    fn note(&self, inner: &mut Inner, at: Micros, name: &str, who: Option<&Participant>, detail: serde_json::Value) {
-        if inner.events.len() >= EVENTS_WAITING_MAX || inner.event_bytes >= EVENT_BYTES_WAITING_MAX {
-            inner.events_dropped += 1;
-            return;
-        }
-        if who.is_some_and(|who| inner.is_forgotten(&who.id)) {
-            return;
-        }
-        let mut line = serde_json::json!({
-            "schema": SCHEMA,
-            "tick": self.grid.tick_at(at),
-            "relative": at.as_secs_f64(),
-            "event": name,
-        });
-        if let Some(origin) = inner.clock.origin() {
-            line["time"] = rfc3339(origin.unix + at).into();
-        }
-        if let Some(who) = who {
-            line["participant"] = serde_json::json!(manifest_of(who));
-        }
-        if !detail.is_null() {
-            line["detail"] = detail;
-        }
-        let line = format!("{line}\n");
-        inner.event_bytes += line.len();
-        inner.events.push(line);
-    }
-
-    /// Event lines that are not written yet.
-    pub fn take_events(&self) -> Option<String> {
-        let mut inner = self.lock();
-        if inner.events_dropped > 0 {
-            let dropped = std::mem::take(&mut inner.events_dropped);
-            let at = inner.clock.newest();
-            inner.events.pop();
-            inner.event_bytes = 0;
-            self.note(&mut inner, at, "events_dropped", None, serde_json::json!({ "count": dropped + 1 }));
-        }
-        inner.event_bytes = 0;
-        (!inner.events.is_empty()).then(|| std::mem::take(&mut inner.events).concat())
-    }
-
-    /// Puts event lines back that could not be handed on.
-    pub fn return_events(&self, text: String) {
-        let mut inner = self.lock();
-        // Somebody may have been forgotten meanwhile.
-        let text = inner.without_forgotten(text);
-        inner.event_bytes += text.len();
-        inner.events.insert(0, text);
-    }
-
-    /// The visit that each recording gets once a second: silent lanes move on, and a recording that was alone for
-    /// longer than `grace` is to be finished. Nothing moves while no socket is connected: a replay may still come.
-    pub fn visit(&self, wall: Micros, grace: Micros) {
-        let mut inner = self.lock();
-        if inner.state != State::Live {
-            return;
-        }
-        let gone = self.bot_gone.load(SeqCst);
-        if gone && inner.sockets.iter().all(|socket| socket.is_silent(wall)) {
-            self.begin_to_finish(&mut inner);
-            return;
-        }
-        if let Some(since) = inner.alone_since {
-            if wall - since >= grace {
-                self.begin_to_finish(&mut inner);
-            }
-            return;
-        }
-        let busy = inner.sockets.iter().any(|socket| socket.busy.load(SeqCst));
-        let idle = !busy && inner.limbo.is_empty() && inner.lanes.values().all(|lane| lane.is_drained());
-        let clock = inner.clock.now(wall, idle);
-        inner.lanes.values().for_each(|lane| lane.advance(clock));
-    }
-
-    /// Its bot does not come back: it is finished once nothing comes any more, without its grace. What is on its way still
-    /// belongs to it.
-    pub fn bot_is_gone(&self) {
-        self.bot_gone.store(true, SeqCst);
-    }
-
-    /// Its bot records nothing until its next pictures come.
-    pub fn bot_is_paused(&self) {
-        let mut inner = self.lock();
-        if inner.state != State::Live {
-            return;
-        }
-        let at = inner.clock.newest();
-        // Behind the newest picture, which would answer it.
-        inner.lanes.values().for_each(|lane| lane.mark(at + Micros(1), Mark::Off(GapReason::Paused)));
-        self.note(&mut inner, at, "paused", None, serde_json::Value::Null);
-    }
-
-    /// Goes on with an end that an earlier process began.
-    pub fn go_on_finishing(&self) {
-        self.begin_to_finish(&mut self.lock());
-    }
-
-    /// From here on it takes no media, whatever the keeper waits for.
-    fn begin_to_finish(&self, inner: &mut Inner) {
-        inner.state = State::Finishing;
-        self.told_to_finish.notify_one();
-        self.changed.notify_one();
-    }
-
-    /// Asks for the end of the recording. Returns whether it was live.
-    pub fn ask_to_finish(&self) -> bool {
-        let mut inner = self.lock();
-        let live = inner.state == State::Live;
-        if live {
-            self.begin_to_finish(&mut inner);
-        }
-        live
-    }
-
-    /// Whether it is being finished: by a call, or because its grace is over.
-    pub fn is_to_finish(&self) -> bool {
-        self.state() == State::Finishing
-    }
-
-    /// Returns when it is to be finished. For its keeper alone.
-    pub async fn to_finish(&self) {
-        while !self.is_to_finish() {
-            self.told_to_finish.notified().await;
-        }
-    }
-
-    /// From here on it takes nothing and publishes nothing: it is to be deleted.
-    pub fn ask_to_delete(&self) {
-        self.lock().state = State::Deleted;
-        self.told_to_delete.notify_one();
-    }
-
-    /// Returns when it is to be deleted. For its keeper alone.
-    pub async fn to_delete(&self) {
-        while self.state() != State::Deleted {
-            self.told_to_delete.notified().await;
-        }
-    }
-
-    /// Its keeper came to its end.
-    pub fn leave(&self) {
-        self.left.ring();
-    }
-
-    /// Returns when its keeper came to its end.
-    pub async fn left(&self) {
-        self.left.listen().wait().await;
     }
 
     /// Every lane.
@@ -667,63 +305,6 @@ impl Recording {
     pub fn participant_name(&self, id: &str) -> Option<String> {
         self.lock().people.get(id).and_then(|participant| participant.name.clone())
     }
-
-    /// What happens right now; whether the spool is full is the process's to say.
-    pub fn now(&self, spool_full: bool) -> Now {
-        let inner = self.lock();
-        Now {
-            sockets: inner.sockets.len(),
-            spool_full,
-            captures_waiting: inner.lanes.values().map(|lane| u64::from(lane.pending())).sum(),
-            lanes_refused: inner.refused.len(),
-            captures_refused: inner.captures_refused,
-            uploads_pending: inner.uploads_pending,
-            last_error: inner.last_error.clone(),
-        }
-    }
-
-    /// `recording.json` as of now.
-    pub fn manifest(&self) -> Manifest {
-        let place = self.place();
-        let inner = self.lock();
-        let origin = inner.clock.origin();
-        Manifest {
-            schema: SCHEMA,
-            recording_id: place.name.id,
-            tenant: place.name.tenant,
-            bot_id: inner.bot_id.clone(),
-            metadata: inner.metadata.clone(),
-            state: inner.state,
-            continues: place.continues,
-            prefix: place.prefix,
-            origin: origin.as_ref().map(|origin| rfc3339(origin.unix)),
-            origin_from_server: origin.is_some_and(|origin| origin.from_server),
-            fps: self.grid.fps,
-            segment_ticks: self.grid.segment_ticks,
-            fill: self.settings.fill,
-            overload: inner.overload.clone(),
-            tracks: inner.lanes.values().map(|lane| track_manifest(&inner, lane)).collect(),
-            deleted: inner.deleted_tracks(),
-        }
-    }
-}
-
-fn track_manifest(inner: &Inner, lane: &Lane) -> TrackManifest {
-    let participant = inner.people.get(&lane.participant_id).map(manifest_of).unwrap_or_default();
-    lane.view(|view| TrackManifest {
-        track: lane.track.clone(),
-        participant: ParticipantManifest { id: lane.participant_id.clone(), ..participant },
-        kind: lane.kind,
-        width: view.canvas.map(|canvas| canvas.width),
-        height: view.canvas.map(|canvas| canvas.height),
-        codecs: view.codecs.clone(),
-        first_tick: view.first_tick,
-        end_tick: view.end_tick,
-        epochs: view.epochs.clone(),
-        gaps: view.gaps.clone(),
-        ledger: view.ledger.clone(),
-        mp4: inner.mp4.get(&lane.track).cloned().into_iter().collect(),
-    })
 }
 
 impl std::fmt::Debug for Recording {
