@@ -1,6 +1,7 @@
 #!/bin/sh
-# What silent lanes cost: 500 lanes whose cameras are off, CPU of the whole server over 30 s, as a share of one core; and the
-# same with their bots gone. Prints a Markdown table.
+# What silent lanes cost: 500 lanes whose cameras are off, CPU of the whole server over 30 s, as a share of one core: while
+# their gaps are filled live, when they are longer than that (--live-fill, one minute here), and with their bots gone. Prints a
+# Markdown table.
 #
 #   benches/idle.sh [LANES]     a multiple of 10
 set -eu
@@ -10,7 +11,7 @@ lanes=${1:-500}
 
 machine
 echo
-start --reconnect-grace 10m --load-max 100%
+start --reconnect-grace 10m --load-max 100% --live-fill 1m
 off=""
 for n in $(seq 0 9); do off="$off --camera-off $n:4-3600"; done
 # shellcheck disable=SC2086 # words
@@ -28,7 +29,9 @@ echo "| | lanes | CPU of one core | ticks filled so far |"
 echo "|---|---|---|---|"
 # Encoders are opened, the last pictures are written.
 sleep 12
-measure "cameras off, sockets open"
+measure "cameras off, gaps filled live"
+sleep 60
+measure "cameras off for longer"
 kill "$sender" 2>/dev/null || true
 wait "$sender" 2>/dev/null || true
 sleep 5
