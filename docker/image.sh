@@ -1,11 +1,11 @@
 #!/bin/sh
-# Builds the container image `tilecast`. A draft, as the Dockerfile is.
+# Builds the container image `tilecast`.
 #
 #   docker/image.sh             with docker or podman where there is one, else with buildah
-#   docker/image.sh --try       and then starts the program from the image's root file system, by chroot, as its own user
+#   docker/image.sh --try       with buildah, and then tries the image's root file system by tests/image.sh
 #
 # buildah needs no daemon and no registry: its bases are Debian by debootstrap, and this machine's Rust tool chain. Its folder is
-# $IMAGE_DIR (target/image); with --try the root file system is unpacked there.
+# $IMAGE_DIR (target/image, 10 GB); with --try the root file system is unpacked there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -45,24 +45,16 @@ if ! $b inspect --type image localhost/tilecast-base >/dev/null 2>&1; then
     $b commit --rm "$container" localhost/tilecast-base >/dev/null
     rm -rf "$dir/base"
 fi
-$b build --isolation chroot --network host --layers --build-arg BUILD_BASE=localhost/tilecast-base \
+# No layers are kept: the vfs driver copies all of a file system for each.
+$b build --isolation chroot --network host --layers=false --format docker --build-arg BUILD_BASE=localhost/tilecast-base \
     -f docker/Dockerfile -t localhost/tilecast .
 
 [ -n "$try" ] || exit 0
 
-# The image as it will run: its root file system read-only, its own user, nothing of this machine but the network.
+# A copy of the root file system, for engines mount things into it.
 container=$($b from localhost/tilecast)
-root=$($b mount "$container")
 trap '$b rm "$container" >/dev/null' EXIT
-du -sh "$root" | sed 's/\t.*//;s/^/image: size /'
-mkdir -p "$dir/data/media" "$dir/data/spool"
-chown -R 10001:10001 "$dir/data"
-echo "image: starting it from $root; stop it with Ctrl-C"
-unshare --mount sh -eu -c '
-    root=$1; data=$2; shift 2
-    mount --bind "$root" "$root"
-    mount --bind "$data" "$root/data"
-    mount -o remount,bind,ro "$root"
-    exec chroot --userspec=10001:10001 "$root" "$@"
-' try "$root" "$dir/data" /usr/local/bin/tilecast serve --listen "${TILECAST_LISTEN:-127.0.0.1:8080}" \
-    --store /data/media --spool /data/spool
+rm -rf "$dir/root" "$dir/data"
+mkdir -p "$dir/data"
+cp -a "$($b mount "$container")" "$dir/root"
+tests/image.sh "$dir/root" "$dir/data"
