@@ -23,7 +23,7 @@ use super::store::objects::Class;
 /// The manifest is written at least this often while anything changes in it.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 /// Tracks of a recording whose MP4 is in the making or on its way: one is put while the next is put together.
-const FINISHING_AT_ONCE: usize = 2;
+pub(super) const FINISHING_AT_ONCE: usize = 2;
 
 mod back;
 mod beat;

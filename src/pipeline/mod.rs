@@ -118,6 +118,8 @@ pub struct Pipeline {
     taking_over: tokio::sync::Mutex<()>,
     /// Deleting recordings, and one at a time what makes others say less: nothing is written to one that is deleted.
     erasing: tokio::sync::RwLock<()>,
+    /// Turns of tracks to be in a spool with little room once more, of all recordings.
+    reading_back: tokio::sync::Semaphore,
     telling: Option<Telling>,
     stop: Stop,
 }
@@ -184,6 +186,7 @@ impl Pipeline {
             keepers: Mutex::default(),
             taking_over: tokio::sync::Mutex::default(),
             erasing: tokio::sync::RwLock::default(),
+            reading_back: tokio::sync::Semaphore::new(keeper::FINISHING_AT_ONCE),
             telling,
             stop: Stop::new(),
             config,

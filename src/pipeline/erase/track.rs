@@ -96,9 +96,17 @@ impl Pipeline {
             if let Some(lane) = lane {
                 self.stop_for_good(&recording, &lane).await;
             }
-            recording.event("track_deleted", serde_json::json!({ "track": of.track }));
-            // With its books, and without its participant; before anything of it goes.
-            self.keep_state(&recording).await;
+            let ended = || matches!(recording.state(), State::Finished | State::Deleted);
+            if !ended() {
+                recording.event("track_deleted", serde_json::json!({ "track": of.track }));
+                // With its books, and without its participant; before anything of it goes.
+                self.keep_state(&recording).await;
+            }
+            // Where it ended meanwhile, nobody else would remove what was just kept.
+            if ended() {
+                let left = recording.spool.clone();
+                let _ = self.remove_from_spool(left).await;
+            }
             // It may have got its folder since it was asked for.
             erasure.prefix = recording.prefix().or(erasure.prefix);
         }

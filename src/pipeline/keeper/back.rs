@@ -30,6 +30,12 @@ pub(super) async fn has_left(path: &Path) -> bool {
 }
 
 impl Keeper {
+    /// Whether any of a track left the spool.
+    pub(super) async fn has_left_in_part(&self, lane: &Lane) -> bool {
+        let closed = lane.view(|view| view.closed.clone());
+        stream::iter(closed).any(|one| async move { has_left(&one.path()).await }).await
+    }
+
     /// Reads back what left of a track. Returns whether all of it is here.
     pub(super) async fn read_back(&self, lane: &Lane) -> bool {
         // Nothing leaves any more: the recording is not live.

@@ -104,6 +104,11 @@ impl Keeper {
                 return false;
             }
         }
+        // Held until what was read back may leave again.
+        let _turn = match self.has_left_in_part(lane).await {
+            true => Some(self.pipeline.reading_back.acquire().await),
+            false => None,
+        };
         if !self.read_back(lane).await {
             return false;
         }

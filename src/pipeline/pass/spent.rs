@@ -121,10 +121,11 @@ fn line(at: Micros, print: Print) -> String {
 
 /// The newest lines of the file, oldest first, without those from before `from` and what a death cut.
 fn read(path: &Path, from: Micros) -> io::Result<VecDeque<(Micros, Print)>> {
-    let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         text => text?,
     };
+    let text = String::from_utf8_lossy(&text);
     let mut left = VecDeque::new();
     for line in text.lines() {
         let Some((at, print)) = line.split_once(' ').filter(|(_, print)| print.len() == 32) else { continue };

@@ -229,16 +229,24 @@ impl Objects {
         &self,
         answer: impl Future<Output = Result<T, object_store::Error>>,
     ) -> Result<T, object_store::Error> {
-        let (limit, gate) = (self.shared.options.store_timeout, &self.shared.gate);
-        let answer = tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-            Err(object_store::Error::Generic { store: OURS, source: format!("no answer within {limit:?}").into() })
-        });
+        let (answer, gate) = (self.within(answer).await, &self.shared.gate);
         match &answer {
             // A connection that broke, a time that was over, and what a proxy says for a server that is not there.
             Err(error @ object_store::Error::Generic { .. }) if !is_too_large(error) => gate.was_silent(error),
             _ => gate.answered(),
         }
         answer
+    }
+
+    /// Waits as long as one request may take for what is no answer of the store.
+    async fn within<T>(
+        &self,
+        result: impl Future<Output = Result<T, object_store::Error>>,
+    ) -> Result<T, object_store::Error> {
+        let limit = self.shared.options.store_timeout;
+        tokio::time::timeout(limit, result).await.unwrap_or_else(|_| {
+            Err(object_store::Error::Generic { store: OURS, source: format!("no answer within {limit:?}").into() })
+        })
     }
 
     /// Reads a small object; `None` when there is none.
@@ -311,7 +319,8 @@ impl Objects {
         let _turn = self.turn(wanted.owner, wanted.class).await;
         if let Some(folder) = &self.shared.folder {
             let start = self.clock.mono();
-            if folder.link(path, wanted.key).await {
+            if self.within(async { Ok(folder.link(path, wanted.key).await) }).await.unwrap_or(false) {
+                self.shared.gate.answered();
                 self.count(size, start);
                 return Ok(());
             }
@@ -324,7 +333,7 @@ impl Objects {
         }
         let (key, start) = (wanted.key, self.clock.mono());
         let options = PutMultipartOptions { attributes: self.attributes(key), ..PutMultipartOptions::default() };
-        let upload = self.in_time(self.store.put_multipart_opts(key, options));
+        let upload = self.within(self.store.put_multipart_opts(key, options));
         let upload = upload.await.map_err(|source| self.failed(key, source))?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, piece);
         let mut buffer = vec![0; 1 << 20];
@@ -333,7 +342,7 @@ impl Objects {
             if read == 0 {
                 break;
             }
-            self.in_time(upload.wait_for_capacity(2)).await.map_err(|source| self.failed(key, source))?;
+            self.within(upload.wait_for_capacity(2)).await.map_err(|source| self.failed(key, source))?;
             upload.write(&buffer[..read]);
         }
         self.in_time(upload.finish()).await.map_err(|source| self.failed(key, source))?;

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -213,8 +214,16 @@ impl Space {
     /// Of the file system.
     pub fn empty(&self, path: &Path) -> io::Result<()> {
         let file = File::options().write(true).open(path)?;
-        let bytes = file.metadata()?.len();
-        file.set_len(0)?;
+        let (bytes, names) = (file.metadata()?.len(), file.metadata()?.nlink());
+        match names {
+            1 => file.set_len(0)?,
+            // A folder that was the store before has the same file.
+            _ => {
+                let aside = path.with_extension("emptied");
+                File::create(&aside)?;
+                fs::rename(&aside, path)?;
+            }
+        }
         self.resized(bytes, 0);
         Ok(())
     }

@@ -30,6 +30,7 @@ pub(super) fn may_go_on(folder: &Path) -> bool {
 
 /// Whether a folder above holds a store's entry of a live recording by this folder's name.
 fn has_live_entry(folder: &Path) -> bool {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let Some(entry) = folder.file_name().map(|name| format!("{}.json", name.to_string_lossy())) else { return false };
     folder.ancestors().skip(1).map(|above| above.join(keys::LIVE)).any(|live| {
         let tenants = names(&live, true).unwrap_or_default();

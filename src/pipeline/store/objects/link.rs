@@ -36,8 +36,11 @@ impl Folder {
         let (folder, from) = (Arc::clone(self), from.to_owned());
         let linked = tokio::task::spawn_blocking(move || {
             let linked = link(&folder.root, &from, &to);
-            if linked.as_ref().is_err_and(|error| !is_of_this_file(error)) {
-                folder.apart.store(true, Relaxed);
+            if let Err(error) = &linked
+                && is_of_every_file(error)
+                && !folder.apart.swap(true, Relaxed)
+            {
+                tracing::info!(%error, "files of the spool have no second names in the store: they are copied");
             }
             linked.is_ok()
         });
@@ -45,9 +48,9 @@ impl Folder {
     }
 }
 
-/// Whether another file may fare better.
-fn is_of_this_file(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::StorageFull)
+/// Whether no file will fare better.
+fn is_of_every_file(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::CrossesDevices | ErrorKind::Unsupported | ErrorKind::PermissionDenied)
 }
 
 fn link(root: &Path, from: &Path, to: &Path) -> io::Result<()> {
@@ -92,9 +95,9 @@ mod tests {
         fs::remove_file(&from).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"media");
         fs::write(&from, "other").unwrap();
-        assert!(is_of_this_file(&link(&root, &from, &to).unwrap_err()));
+        assert!(!is_of_every_file(&link(&root, &from, &to).unwrap_err()));
         assert_eq!(fs::read(&to).unwrap(), b"media");
-        assert!(is_of_this_file(&link(&root, &root.join("none"), &to).unwrap_err()));
+        assert!(!is_of_every_file(&link(&root, &root.join("none"), &to).unwrap_err()));
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ impl Objects {
         if !is_large(key) {
             return None;
         }
-        match self.in_time(signer.signed_url(method.clone(), key, time)).await {
+        match self.within(signer.signed_url(method.clone(), key, time)).await {
             Ok(address) => Some(address.into()),
             Err(error) => {
                 tracing::warn!(%error, "the store signs no address; what is fetched goes through this server");

@@ -51,7 +51,8 @@ impl HttpService for Watched {
         let Watch { metrics, clock, turns, gate } = &self.watch;
         metrics.store.request(operation(request.method(), request.uri().query().unwrap_or_default()));
         let answer = self.inner.execute(request).await;
-        if answer.as_ref().is_ok_and(|answer| !answer.status().is_server_error()) {
+        let is_answer = |status: StatusCode| !status.is_server_error() || status == StatusCode::SERVICE_UNAVAILABLE;
+        if answer.as_ref().is_ok_and(|answer| is_answer(answer.status())) {
             gate.answered();
         }
         match answer.as_ref().map(|answer| answer.status()) {
