@@ -285,7 +285,7 @@ impl Pipeline {
         let prefix = erasure.prefix.clone().unwrap_or_default();
         self.put_ended(&EndedEntry { schema: SCHEMA, recording_id, tenant, mark, prefix, state }).await?;
         // Before it is forgotten that there is something to tell.
-        self.tell_deleted(&erasure.name(), erasure.prefix.as_deref(), erasure.manifest.clone());
+        self.tell_deleted(&erasure.name(), erasure.prefix.as_deref(), erasure.manifest.clone()).await;
         tokio::fs::remove_file(self.erasure_path(erasure)).await?;
         Ok(())
     }

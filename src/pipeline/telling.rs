@@ -47,14 +47,14 @@ impl Telling {
 }
 
 fn keep(events: &Receiver<Event>, outbox: &Outbox, metrics: &Metrics) {
-    for event in events {
-        match outbox.put(event) {
-            Ok(true) => {}
-            Ok(false) => metrics.event_told("lost"),
-            Err(error) => {
-                tracing::warn!(%error, "the outbox cannot be written; its events last as long as the process")
-            }
-        }
+    events.iter().for_each(|event| keep_one(event, outbox, metrics));
+}
+
+fn keep_one(event: Event, outbox: &Outbox, metrics: &Metrics) {
+    match outbox.put(event) {
+        Ok(true) => {}
+        Ok(false) => metrics.event_told("lost"),
+        Err(error) => tracing::warn!(%error, "the outbox cannot be written; its events last as long as the process"),
     }
 }
 
@@ -125,10 +125,12 @@ impl Pipeline {
         self.manifest_of(name).await.ok().flatten()
     }
 
-    /// A recording was deleted everywhere. `manifest` is what it was.
-    pub(super) fn tell_deleted(&self, name: &Name, folder: Option<&str>, manifest: Option<Manifest>) {
+    /// A recording was deleted everywhere. `manifest` is what it was. Returns when the outbox has the event: nothing else
+    /// remembers the recording then.
+    pub(super) async fn tell_deleted(&self, name: &Name, folder: Option<&str>, manifest: Option<Manifest>) {
+        let Some(telling) = &self.telling else { return };
         let unix = self.clock.unix();
-        self.tell_others(|| match manifest {
+        let event = match manifest {
             None => Event::of_deleted(name, folder, unix),
             Some(mut manifest) => {
                 manifest.state = State::Deleted;
@@ -136,7 +138,10 @@ impl Pipeline {
                 let folder = folder.map_or_else(|| manifest.folder(), str::to_owned);
                 Event::of_recording("deleted", &name.address(), &folder, &manifest, unix)
             }
-        });
+        };
+        let (outbox, metrics) = (Arc::clone(&telling.outbox), Arc::clone(&self.metrics));
+        // What goes wrong is told there.
+        let _ = tokio::task::spawn_blocking(move || keep_one(event, &outbox, &metrics)).await;
     }
 
     /// A bot with good credentials was refused for want of room. `key`: its caller's name for it.
