@@ -105,10 +105,8 @@ impl Keeper {
             }
         }
         // Held until what was read back may leave again.
-        let _turn = match self.has_left_in_part(lane).await {
-            true => Some(self.pipeline.reading_back.acquire().await),
-            false => None,
-        };
+        let left = self.pipeline.objects.is_cloud() && self.has_left_in_part(lane).await;
+        let _turn = if left { Some(self.pipeline.reading_back.acquire().await) } else { None };
         if !self.read_back(lane).await {
             return false;
         }

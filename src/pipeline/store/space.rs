@@ -214,8 +214,8 @@ impl Space {
     /// Of the file system.
     pub fn empty(&self, path: &Path) -> io::Result<()> {
         let file = File::options().write(true).open(path)?;
-        let (bytes, names) = (file.metadata()?.len(), file.metadata()?.nlink());
-        match names {
+        let meta = file.metadata()?;
+        match meta.nlink() {
             1 => file.set_len(0)?,
             // A folder that was the store before has the same file.
             _ => {
@@ -224,7 +224,7 @@ impl Space {
                 fs::rename(&aside, path)?;
             }
         }
-        self.resized(bytes, 0);
+        self.resized(meta.len(), 0);
         Ok(())
     }
 
