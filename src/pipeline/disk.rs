@@ -111,11 +111,16 @@ impl Pipeline {
         }
     }
 
-    /// Lets segments leave that the store has.
+    /// Lets leave what the store has.
     async fn make_room(&self) {
         let (space, recordings) = (Arc::clone(&self.space), self.registry.all());
-        let of = recordings.clone();
-        let _ = tokio::task::spawn_blocking(move || leave::leave(&space, &of)).await;
+        let (of, keep, now) = (recordings.clone(), self.config.spool_keep.unwrap_or_default(), self.clock.unix());
+        let made = move || {
+            // Copies first: nobody reads them back.
+            kept::prune(&space, keep.into(), now);
+            leave::leave(&space, &of);
+        };
+        let _ = tokio::task::spawn_blocking(made).await;
         // Until the playlists in the store name the others, those stay.
         recordings.iter().for_each(|recording| recording.changed.notify_one());
     }

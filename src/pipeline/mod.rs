@@ -186,7 +186,7 @@ impl Pipeline {
             keepers: Mutex::default(),
             taking_over: tokio::sync::Mutex::default(),
             erasing: tokio::sync::RwLock::default(),
-            reading_back: tokio::sync::Semaphore::new(keeper::FINISHING_AT_ONCE),
+            reading_back: tokio::sync::Semaphore::new(1),
             telling,
             stop: Stop::new(),
             config,

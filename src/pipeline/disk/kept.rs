@@ -27,7 +27,7 @@ fn made_at(copy: &Path) -> Option<Micros> {
 }
 
 /// Removes the copies whose time is over, and the oldest while there is little room. Blocking.
-fn prune(space: &Space, keep: Micros, now: Micros) {
+pub(super) fn prune(space: &Space, keep: Micros, now: Micros) {
     let folder = space.root().join(KEPT);
     let copies = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut copies: Vec<(Micros, PathBuf)> = copies.map(|path| (made_at(&path).unwrap_or_default(), path)).collect();

@@ -44,9 +44,14 @@ impl Bench {
     }
 
     fn start_in(dir: Arc<tempfile::TempDir>) -> Bench {
-        let path = |name: &str| dir.path().join(name).display().to_string();
-        let (store, spool) = (path("store"), path("spool"));
-        let args = ["serve", "--store", &store, "--spool", &spool, "--segment", "2s", "--preset", "ultrafast"];
+        let store = dir.path().join("store").display().to_string();
+        Bench::start_with(dir, &["--store", &store])
+    }
+
+    fn start_with(dir: Arc<tempfile::TempDir>, more: &[&str]) -> Bench {
+        let spool = dir.path().join("spool").display().to_string();
+        let args = ["serve", "--spool", &spool, "--segment", "2s", "--preset", "ultrafast"];
+        let args = args.iter().chain(more);
         let matches = Config::augment_args(Command::new("serve")).try_get_matches_from(args).unwrap();
         let config = Config::from_arg_matches(&matches).unwrap();
         let (pipeline, _threads) = Pipeline::start(config, Arc::new(SystemClock::new())).unwrap();
@@ -74,15 +79,21 @@ impl Bench {
         std::fs::read_to_string(self.recording().join("100-webcam/index.m3u8")).unwrap_or_default()
     }
 
-    async fn finish(&mut self) -> Manifest {
+    /// As the store tells it.
+    async fn end(&mut self) -> Manifest {
         self.session.end();
         assert!(self.pipeline.registry.get(&ID.into()).unwrap().ask_to_finish());
         until(|| self.pipeline.registry.ended_manifest(&ID.into()).is_some()).await;
         let manifest = self.pipeline.registry.ended_manifest(&ID.into()).unwrap();
         assert_eq!(manifest.state, State::Finished);
+        (*manifest).clone()
+    }
+
+    async fn finish(&mut self) -> Manifest {
+        let manifest = self.end().await;
         let report = verify_recording(&self.recording(), Options { decode: true }, &mut |_| {});
         assert!(report.is_well(), "{:?}", report.findings.told);
-        (*manifest).clone()
+        manifest
     }
 
     fn events(&self) -> String {
@@ -266,6 +277,32 @@ async fn a_store_that_takes_nothing_keeps_no_recording_from_ending() {
     let manifest = next.pipeline.registry.ended_manifest(&ID.into()).unwrap();
     assert_eq!((manifest.state, manifest.tracks[0].ledger.encoded), (State::Finished, ROUND as u64));
     assert!(manifest.tracks[0].gaps.is_empty(), "{:?}", manifest.tracks[0].gaps);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_finds_no_room_to_come_back_leaves_again_until_there_is() {
+    let mut bench = Bench::start_with(
+        Arc::new(tempfile::tempdir().unwrap()),
+        &["--store", "memory://store", "--store-playlist-every", "0s"],
+    );
+    let space = Arc::clone(&bench.pipeline.space);
+    bench.send(0).await;
+    let recording = bench.pipeline.registry.get(&ID.into()).unwrap();
+    let lane = &recording.lanes()[0];
+    until(|| lane.view(|view| view.stored >= 2)).await;
+    let left: Vec<_> = lane.view(|view| view.closed[..2].iter().map(|one| one.path()).collect());
+    let before = space.used();
+    left.iter().for_each(|path| space.empty(path).unwrap());
+    space.fail(Op::Back, ErrorKind::StorageFull, 1, 1);
+    space.take_asked();
+    let manifest = bench.end().await;
+    assert!(space.failed_all() && space.used() < before);
+    // One found room, the other not: both left, and both came back.
+    let asked = space.take_asked();
+    assert_eq!(asked.iter().filter(|op| **op == Op::Back).count(), 4, "{asked:?}");
+    assert_eq!(manifest.tracks[0].ledger.encoded, ROUND as u64);
+    assert!(!manifest.tracks[0].mp4.is_empty());
+    assert_eq!((std::fs::read_dir(bench.dir.path().join("spool")).unwrap().count(), space.used()), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
+
 use crate::config::Output;
 use crate::media::{Micros, Tick};
 use crate::pipeline::Pipeline;
-use crate::pipeline::assembly::{self, AssembleJob};
+use crate::pipeline::assembly::{self, AssembleJob, AssemblyError};
 use crate::pipeline::delivery;
 use crate::pipeline::lane::{Lane, Order};
 use crate::pipeline::recording::Recording;
@@ -104,14 +106,9 @@ impl Keeper {
                 return false;
             }
         }
-        // Held until what was read back may leave again.
-        let left = self.pipeline.objects.is_cloud() && self.has_left_in_part(lane).await;
-        let _turn = if left { Some(self.pipeline.reading_back.acquire().await) } else { None };
-        if !self.read_back(lane).await {
-            return false;
-        }
         let segments: Vec<PathBuf> = job.spans.iter().map(|span| span.2.clone()).collect();
-        let Some(assembled) = self.assemble(lane, job).await else { return false };
+        // The turn is held until what was read back may leave again.
+        let Some((assembled, _turn)) = self.assemble(lane, job).await else { return false };
         let hls = self.pipeline.makes(Output::Hls);
         let lists = published.epochs.iter().filter(|_| hls).map(|epoch| dir.join(epoch).join(SEGMENTS));
         let mp4 = assembled.as_ref().map(|mp4| dir.join(&mp4.path));
@@ -137,17 +134,29 @@ impl Keeper {
             }
         }
         if hls && whole {
-            self.let_leave(lane).await;
+            self.let_leave(&lane.view(|view| view.closed.clone())).await;
         }
         whole
     }
 
-    /// Assembles a track: again and again where the disk is in the way; `None` when its segments are.
-    async fn assemble(&self, lane: &Lane, job: AssembleJob) -> Option<Option<Mp4Manifest>> {
+    /// Reads back what left of a track, in its turn, and assembles it: again and again where the disk is in the way; `None`
+    /// when its segments are.
+    async fn assemble(
+        &self,
+        lane: &Lane,
+        job: AssembleJob,
+    ) -> Option<(Option<Mp4Manifest>, Option<SemaphorePermit<'_>>)> {
         let mut wait = RETRY_FIRST;
         for nth in 1_u64.. {
-            let error = match self.pipeline.assemble(job.clone()).await {
-                Ok(assembled) => return Some(assembled),
+            let left = self.left(lane).await;
+            let turn = if left.is_empty() { None } else { self.pipeline.reading_back.acquire().await.ok() };
+            let made = match self.read_back(lane, &left).await {
+                Ok(true) => self.pipeline.assemble(job.clone()).await,
+                Ok(false) => return None,
+                Err(source) => Err(AssemblyError::Io { path: job.dir.clone(), source }),
+            };
+            let error = match made {
+                Ok(assembled) => return Some((assembled, turn)),
                 Err(error) => error,
             };
             if nth.is_power_of_two() {
@@ -159,6 +168,9 @@ impl Keeper {
                 self.recording.event("assembly_failed", detail);
                 return None;
             }
+            // Whoever has the next turn may need the room.
+            self.let_leave(&left).await;
+            drop(turn);
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_LAST);
         }

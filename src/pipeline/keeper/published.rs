@@ -114,8 +114,8 @@ pub(super) async fn put(
     false
 }
 
-/// The store has something else than it was given: it is written again, and told.
+/// The store has something else than it was given.
 pub(super) fn tell_damage(recording: &Recording, key: &str, has: &str) {
-    tracing::error!(recording = recording.id(), object = key, has, "the store damaged an object: it is written again");
+    tracing::error!(recording = recording.id(), object = key, has, "the store damaged an object");
     recording.event("object_damaged", serde_json::json!({ "object": key, "store_has": has }));
 }

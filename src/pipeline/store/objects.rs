@@ -144,6 +144,10 @@ impl Objects {
                 let opened = cloud::open(cloud, &bucket, prefix, options.store_timeout, watch);
                 opened.map(|(store, parts, signer)| (store, parts, Some(signer), None))
             }
+            #[cfg(test)]
+            Address::Memory => {
+                Ok((Arc::new(object_store::memory::InMemory::new()) as Arc<dyn ObjectStore>, None, None, None))
+            }
         };
         let (store, parts, signer, folder) = opened.map_err(|why| format!("--store {address}: {why}"))?;
         let shared = Shared {

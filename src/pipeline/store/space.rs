@@ -51,6 +51,8 @@ pub enum Op {
     Lines,
     /// A file that is written whole.
     Whole,
+    /// A segment that left, read back.
+    Back,
     /// What a finished track is assembled to.
     Assembly,
 }

@@ -282,10 +282,16 @@ fn line_bytes(line: &impl serde::Serialize) -> io::Result<Vec<u8>> {
 /// Writes a whole file aside, makes it durable and renames it: no reader sees half of it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = path.with_extension("new");
-    let mut file = File::create(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)
+    let written = File::create(&aside).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)
+    });
+    if written.is_err() {
+        // Half of it would take the room that it did not find.
+        let _ = fs::remove_file(&aside);
+    }
+    written
 }
 
 /// The lines of a JSON lines file that are complete and of the right shape; a torn last line ends it.

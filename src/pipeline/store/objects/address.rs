@@ -18,6 +18,9 @@ pub enum Address {
         /// What every key begins with; may be empty.
         prefix: Key,
     },
+    /// A cloud's store without a network, for tests.
+    #[cfg(test)]
+    Memory,
 }
 
 /// The kinds of stores that are reached over HTTP.
@@ -47,6 +50,8 @@ impl Address {
         let cloud = match scheme {
             "file" if rest.starts_with('/') => return Ok(Address::Folder(rest.into())),
             "file" => return wrong("write the whole path behind file://, as in file:///srv/media"),
+            #[cfg(test)]
+            "memory" => return Ok(Address::Memory),
             "s3" => Cloud::S3,
             "gs" => Cloud::Gcs,
             "az" => Cloud::Azure,
