@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use crate::clock::rfc3339;
 use crate::media::Micros;
 
+use super::erase::DELETED;
 use super::store::keys::{Name, hex};
 use super::store::manifest::{Manifest, State};
 
@@ -94,7 +95,7 @@ impl Event {
             "address": address,
             "tenant": name.tenant,
             "state": State::Deleted,
-            "manifest": folder.map(|folder| format!("{folder}/recording.json")),
+            "manifest": folder.map(|folder| format!("{folder}/{DELETED}")),
         });
         Event::new("recording.deleted", &[&address, ""], &address, unix, &data)
     }
@@ -118,7 +119,8 @@ fn about(address: &str, folder: &str, manifest: &Manifest) -> Value {
         "state": manifest.state,
         "origin": manifest.origin,
         "continues": manifest.continues,
-        "manifest": format!("{folder}/recording.json"),
+        // What is left of one that was deleted.
+        "manifest": format!("{folder}/{}", if manifest.state == State::Deleted { DELETED } else { "recording.json" }),
     })
 }
 

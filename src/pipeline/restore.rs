@@ -3,6 +3,7 @@
 //!
 //! Not here: whose recording it is ([`super::others`], [`super::known`]).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::store::manifest::TrackManifest;
 use super::store::retell::retell;
 use super::store::spool::{JOURNAL, SEGMENTS, write_line, write_whole};
 use super::{EVENTS, Pipeline};
+use crate::ledger::Ledger;
 use crate::media::{Canvas, Kind};
 
 /// A folder of the spool that is not whole yet.
@@ -116,11 +118,7 @@ impl Pipeline {
             unsure: false,
             participants: manifest.iter().flat_map(|manifest| &manifest.tracks).map(participant_of).collect(),
             alone_since: None,
-            deleted: manifest
-                .iter()
-                .flat_map(|manifest| manifest.deleted_books())
-                .chain(entry.recording.deleted.clone())
-                .collect(),
+            deleted: newer(manifest.iter().flat_map(|manifest| manifest.deleted_books()), &entry.recording.deleted),
             ..entry.recording.clone()
         };
         let half = half.to_owned();
@@ -156,6 +154,18 @@ async fn remove(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The books of deleted tracks, of two accounts: they only grow.
+fn newer(one: impl Iterator<Item = (String, Ledger)>, other: &BTreeMap<String, Ledger>) -> BTreeMap<String, Ledger> {
+    let mut newer = other.clone();
+    for (track, books) in one {
+        let known = newer.entry(track).or_default();
+        if books.received > known.received {
+            *known = books;
+        }
+    }
+    newer
 }
 
 fn participant_of(track: &TrackManifest) -> Participant {

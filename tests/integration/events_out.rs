@@ -164,7 +164,7 @@ async fn failures_deletions_and_refusals_are_told() {
     assert_eq!((&data["state"], &data["bot_id"]), (&"deleted".into(), &BOT_ID.into()));
     assert_eq!(
         (&data["metadata"]["bot"]["team"], &data["manifest"]),
-        (&"blue".into(), &"unwanted/recording.json".into())
+        (&"blue".into(), &"unwanted/deleted.json".into())
     );
     assert_eq!(data["tracks"][0]["ledger"]["received"], 8);
 

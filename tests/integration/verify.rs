@@ -212,12 +212,25 @@ async fn segments_alone_are_enough_for_a_whole_recording() {
         let without_dates = |text: String| text.lines().filter(|line| !line.contains("DATE-TIME")).count();
         assert_eq!(without_dates(playlist(&folder)), without_dates(playlist(&good)), "{}", is.track);
     }
-    // What a server still has on its list is left for it to end, with the books of what is there.
-    let folder = strip("listed");
-    fs::create_dir_all(folder.parent().unwrap().join("_live/_")).unwrap();
-    fs::write(folder.parent().unwrap().join(format!("_live/_/{ID}.json")), "{}").unwrap();
-    let repaired = repair_recording(&folder, &mut |_| {});
-    assert_eq!(repaired.after.state, Some("suspended"), "{:#?}", repaired.done);
+    // What a server still has on its list is left for it to end, with the books of what is there: by what an entry says, or by
+    // its name where it says nothing.
+    let cases = [
+        (ID, r#"{"recording":{"prefix":"elsewhere"}}"#.to_owned(), "finished"),
+        ("another", format!(r#"{{"recording":{{"prefix":"{ID}"}}}}"#), "suspended"),
+        (ID, "{}".to_owned(), "suspended"),
+    ];
+    let repair_listed = |n: usize, entry: &str, says: &str| {
+        let folder = strip(&format!("listed-{n}"));
+        let live = folder.parent().unwrap().join("_live/_");
+        fs::create_dir_all(&live).unwrap();
+        fs::write(live.join(format!("{entry}.json")), says).unwrap();
+        (repair_recording(&folder, &mut |_| {}), folder)
+    };
+    for (n, (entry, says, state)) in cases.iter().enumerate() {
+        let (repaired, _) = repair_listed(n, entry, says);
+        assert_eq!(repaired.after.state, Some(*state), "{says}: {:#?}", repaired.done);
+    }
+    let (repaired, folder) = repair_listed(cases.len(), ID, "{}");
     let pictures: Vec<u64> = repaired.after.tracks.iter().map(|track| track.pictures).collect();
     assert!(pictures.iter().all(|pictures| *pictures > 0), "the books say what the segments show: {pictures:?}");
     assert!(!fs::read_to_string(folder.join(TRACK).join("index.m3u8")).unwrap().contains("ENDLIST"));

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::media::{Grid, Micros, Tick};
 use crate::pipeline::package::headers::read_headers;
 use crate::pipeline::package::playlist::Playlist;
@@ -28,14 +30,26 @@ pub(super) fn may_go_on(folder: &Path) -> bool {
     waits || has_live_entry(folder)
 }
 
-/// Whether a folder above holds a store's entry of a live recording by this folder's name.
+/// Whether a folder above holds a store's entry of a live recording that lies in this folder.
 fn has_live_entry(folder: &Path) -> bool {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let Some(entry) = folder.file_name().map(|name| format!("{}.json", name.to_string_lossy())) else { return false };
-    folder.ancestors().skip(1).map(|above| above.join(keys::LIVE)).any(|live| {
-        let tenants = names(&live, true).unwrap_or_default();
-        tenants.iter().any(|tenant| live.join(tenant).join(&entry).exists())
+    folder.ancestors().skip(1).any(|root| {
+        let live = root.join(keys::LIVE);
+        let is_this = |entry: &Path| is_entry_of(entry, folder.strip_prefix(root).unwrap_or(&folder));
+        names(&live, true).unwrap_or_default().iter().any(|tenant| {
+            let entries = names(&live.join(tenant), false).unwrap_or_default();
+            entries.iter().any(|entry| is_this(&live.join(tenant).join(entry)))
+        })
     })
+}
+
+/// Whether an entry is of the recording in this folder of the store: as it says, or by its name where it cannot be read.
+fn is_entry_of(entry: &Path, prefix: &Path) -> bool {
+    let said: Value = serde_json::from_str(&read_text(entry).unwrap_or_default()).unwrap_or_default();
+    match said["recording"]["prefix"].as_str() {
+        Some(said) => Path::new(said) == prefix,
+        None => entry.file_stem() == prefix.file_name(),
+    }
 }
 
 fn playlists(folder: &Path) -> Vec<String> {
