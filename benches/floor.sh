@@ -1,10 +1,11 @@
 #!/bin/sh
 # What the server costs over the bare library calls: CPU per picture of the whole process, network to disk, all threads,
 # over that of one thread that only parses, decodes and encodes, on the same pictures, with as many encoders. Both by
-# turns, so that a noisy machine hits both. Then the server once more, its messages arriving in pieces of 16 kB. Prints a
-# Markdown table with the medians of the ratios.
+# turns, so that a noisy machine hits both. Then the server once more, its messages arriving in pieces of 16 kB. A minute of
+# meeting each, so that what is opened once is a small part of it, as in a meeting. Prints a Markdown table with the medians of
+# the ratios.
 #
-#   benches/floor.sh [ROUNDS] [SOURCE ...]     5 rounds, synthetic pictures
+#   benches/floor.sh [ROUNDS] [SOURCE ...]     5 rounds, synthetic pictures; a minute each
 set -eu
 cd "$(dirname "$0")/.."
 . benches/server.sh
@@ -12,13 +13,17 @@ rounds=${1:-5}
 [ $# -eq 0 ] || shift
 [ $# -gt 0 ] || set -- synthetic
 lanes=50
+for source in "$@"; do
+    [ "$source" = synthetic ] || [ -r "$source" ] || { echo "floor: cannot read $source" >&2; exit 1; }
+done
 
 cargo bench --locked --quiet --bench floor --no-run 2>/dev/null
 machine
 whole() { # where bots dial: sets $server_ms
     start
-    via=$1 bots --bots 5 --participants 10 --duration 12s --speed 0 --source "$source" --recording-id floor
-    drained
+    via=$1 bots --bots 5 --participants 10 --duration 60s --speed 0 --source "$source" --recording-id floor
+    # All of it, whoever measures.
+    until [ "$(metric tilecast_pictures_encoded_total)" = $((lanes * 120)) ]; do sleep 0.1; done
     server_ms=$(awk -v ms="$(cpu_ms)" -v n="$(metric tilecast_pictures_encoded_total)" 'BEGIN {printf "%.3f", ms / n}')
     stop
 }
@@ -34,7 +39,7 @@ for source in "$@"; do
     : >"$dir/whole"
     : >"$dir/pieces"
     for _ in $(seq "$rounds"); do
-        bare=$(cargo bench --locked --quiet --bench floor -- "$source" "$lanes" 24 2>/dev/null | awk '/ms of CPU/ {print $1}')
+        bare=$(cargo bench --locked --quiet --bench floor -- "$source" "$lanes" 120 2>/dev/null | awk '/ms of CPU/ {print $1}')
         whole "$port"
         ratio=$(over "$server_ms" "$bare")
         echo "$ratio" >>"$dir/whole"

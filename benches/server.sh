@@ -4,7 +4,9 @@
 
 bin=${TILECAST_BIN:-target/release/tilecast}
 [ -x "$bin" ] || { echo "$bin is missing: make build" >&2; exit 1; }
-dir=$(mktemp -d)
+# On the disk that is built on: /tmp may be one where a file is dear to make, or memory.
+mkdir -p target
+dir=$(mktemp -d "${BENCH_DIR:-$PWD/target}/bench-XXXXXX")
 port=${BENCH_PORT:-18480}
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
