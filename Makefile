@@ -6,10 +6,12 @@ SEED ?= 1
 SECONDS ?= 300
 # How long each of the two outages of `make outage` is, in seconds.
 OUTAGE ?= 600
+# Which servers `make stores` runs; each outage takes 20 seconds there, unless $OUTAGE says otherwise.
+STORES ?= garage azure
 # How long the meeting of `make price` is, in minutes; it takes a thirtieth of that.
 MINUTES ?= 60
 
-.PHONY: help deps demo test overload chaos outage price web build bench figures openapi python audit clean
+.PHONY: help deps demo test overload chaos outage stores price web build bench figures openapi python audit clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -61,6 +63,9 @@ chaos: deps web ## the long form of the chaos test: KILLS=200 SEED=1, about 5 s 
 
 outage: deps web ## two outages of the store in the middle of four meetings, with kills: OUTAGE=600 seconds each
 	TILECAST_OUTAGE_SECONDS=$(OUTAGE) cargo test --locked --test integration -- outage::four --nocapture
+
+stores: build ## meetings and outages on other people's store servers, Garage and Azurite: STORES="garage azure"
+	python3 tests/stores.py $(STORES)
 
 price: deps web ## requests and price of a participant-hour, counted at an S3 server: MINUTES=60
 	TILECAST_PRICE_MINUTES=$(MINUTES) cargo test --locked --test integration -- store_price:: --nocapture

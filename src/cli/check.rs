@@ -49,7 +49,7 @@ pub fn run(config: &Config, matches: &ArgMatches) -> Result<ExitCode, String> {
     match objects {
         Err(why) => tell("store", Err(why))?,
         Ok(objects) => {
-            for (what, done) in probe(&objects)? {
+            for (what, done) in probe(&objects, config.store.starts_with("s3://"))? {
                 tell(&format!("store {}: {what}", config.store), done.map(|()| String::new()))?;
             }
         }
@@ -60,14 +60,15 @@ pub fn run(config: &Config, matches: &ArgMatches) -> Result<ExitCode, String> {
 /// What was done, and how it went.
 type Told = (&'static str, Result<(), String>);
 
-/// The steps of the store's probe, each with the permissions that it needs where it fails.
-fn probe(objects: &Objects) -> Result<Vec<Told>, String> {
+/// The steps of the store's probe; on S3 each with the permissions that it needs where it fails.
+fn probe(objects: &Objects, is_s3: bool) -> Result<Vec<Told>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start tokio: {error}"))?;
     let name = format!("{:016x}", rand::random::<u64>());
     let steps = runtime.block_on(objects.probe(&name));
     let told = steps.into_iter().map(|(step, done)| {
-        (step.name(), done.map_err(|why| format!("{why}\n     (on S3 this needs {})", step.needs())))
+        let hint = if is_s3 { format!("\n     (this needs {})", step.needs()) } else { String::new() };
+        (step.name(), done.map_err(|why| format!("{why}{hint}")))
     });
     Ok(told.collect())
 }

@@ -108,7 +108,9 @@ async fn check(server: &Server, manifest: &Manifest, sent: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_times_too_much_is_shed_evenly_and_told() {
-    let seconds = std::env::var("TILECAST_OVERLOAD_SECONDS").map_or(20, |text| text.parse().expect("seconds"));
+    let asked = std::env::var("TILECAST_OVERLOAD_SECONDS").ok().map(|text| text.parse().expect("seconds"));
+    // The long form has the machine to itself; beside other tests it takes what they leave.
+    let (seconds, soon) = asked.map_or((20, 2 * PATIENCE), |seconds| (seconds, Duration::from_secs(10)));
     let in_flight = format!("{IN_FLIGHT}");
     // Without cheaper options that it could take to, and with one worker of each kind, whatever the machine has.
     let options = ["--preset", "ultrafast", "--ingest-workers", "1", "--encoder-workers", "1", "--segment", "2s"];
@@ -147,13 +149,14 @@ async fn three_times_too_much_is_shed_evenly_and_told() {
         if lost(&metrics) == lost(&seen) && waiting <= lanes {
             break lost(&metrics);
         }
-        // Ten seconds, where nobody else wants the machine.
-        assert!(fast.elapsed() < PATIENCE, "still {waiting} captures wait, {} are lost", lost(&metrics));
+        assert!(fast.elapsed() < soon, "still {waiting} captures wait, {} are lost", lost(&metrics));
     };
-    eprintln!("normal again after {:?}", fast.elapsed());
-    // The load of the last seconds follows; how fast is what others leave of this machine.
+    eprintln!("nothing is shed any more after {:?}", fast.elapsed());
+    // The load of the last seconds follows.
     until("all is normal", || async { (server.metrics().await.get("tilecast_overload_level") == 0.0).then_some(()) })
         .await;
+    eprintln!("all is normal after {:?}", fast.elapsed());
+    assert!(fast.elapsed() < soon, "{:?}", fast.elapsed());
     assert_eq!(server.get("/readyz").await.status, 200);
     let metrics = server.metrics().await;
     assert_eq!(metrics.sum("tilecast_captures_discarded_total"), shed, "nothing is shed any more");
