@@ -1,6 +1,7 @@
 //! Everything that speaks HTTP: the bots' sockets, the API, media, the page.
 
 pub mod api;
+pub mod arrivals;
 mod asked;
 pub mod auth;
 mod body;

@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use crate::metrics::Metrics;
 use crate::shutdown::Stopped;
 
+use super::arrivals::Arrivals;
 use super::census::{Census, Counted as Place};
 use super::wire::{Counted, Stream, Wire, Wires};
 
@@ -149,7 +150,7 @@ async fn connection(came: Came, router: Router, limits: Limits, mut stop: Stoppe
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_user_timeout(Some(limits.peer_timeout));
     let stream: Box<dyn Stream> = match &limits.tls {
-        None => Box::new(stream),
+        None => Box::new(Arrivals::new(stream, Arc::clone(&wire))),
         Some(tls) => match tokio::time::timeout(limits.header_timeout, tls.accept(stream)).await {
             Ok(Ok(stream)) => Box::new(stream),
             // Too slow, or no TLS: nobody to be told.

@@ -80,6 +80,11 @@ impl Wire {
         self.counts.store(true, SeqCst);
     }
 
+    /// Whether what comes now are messages.
+    pub fn is_upgraded(&self) -> bool {
+        self.counts.load(SeqCst)
+    }
+
     /// Bytes read of a message that is not whole, or of several that nobody took yet.
     pub fn half_received(&self) -> u64 {
         self.half.load(SeqCst)
@@ -109,7 +114,7 @@ impl Wire {
     }
 
     fn read(&self, bytes: u64) {
-        if !self.counts.load(SeqCst) {
+        if !self.is_upgraded() {
             return;
         }
         let half = self.half.fetch_add(bytes, SeqCst) + bytes;

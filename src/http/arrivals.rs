@@ -1,0 +1,270 @@
+//! Messages come in hundreds of pieces, and nothing can be done with one that is not whole. So the kernel is asked to wake a
+//! socket only for a good part of what is still to come of its message (`SO_RCVLOWAT`), and of it no more than that.
+//!
+//! Not here: the messages themselves, which the WebSocket library reads; of its frames only the lengths are looked at.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use nix::sys::socket::setsockopt;
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::wire::Wire;
+
+sockopt_impl!(
+    /// Bytes that must have come before a socket counts as readable.
+    LowWater, Both, libc::SOL_SOCKET, libc::SO_RCVLOWAT, libc::c_int);
+
+/// What is waited for at most: what one read takes, and no more than a socket's buffer holds at its beginning.
+const LOW_WATER_MAX: u64 = 64 * 1024;
+/// It is raised by no less than this: each change is a system call.
+const RAISED_BY: u64 = 4 * 1024;
+
+/// The lengths of WebSocket frames (RFC 6455, 5.2), read along with their bytes.
+#[derive(Debug, Default)]
+struct Frames {
+    header: [u8; 14],
+    /// Bytes of the header that are here.
+    have: usize,
+    /// Bytes still to come of the frame whose header is known.
+    left: u64,
+    /// These are no frames.
+    lost: bool,
+}
+
+impl Frames {
+    fn see(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.lost {
+            if self.left > 0 {
+                let taken = self.left.min(bytes.len() as u64);
+                self.left -= taken;
+                bytes = &bytes[taken as usize..];
+                continue;
+            }
+            self.header[self.have] = bytes[0];
+            self.have += 1;
+            bytes = &bytes[1..];
+            self.lost = self.header[0] & 0x70 != 0 || !matches!(self.header[0] & 0x0f, 0..=2 | 8..=10);
+            self.read_header();
+        }
+    }
+
+    fn read_header(&mut self) {
+        let extended = match self.header[1] & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mask = if self.header[1] & 0x80 == 0 { 0 } else { 4 };
+        if self.have < 2 || self.have < 2 + extended + mask {
+            return;
+        }
+        let long = self.header[2..2 + extended].iter().fold(0, |left, byte| left << 8 | u64::from(*byte));
+        self.left = if extended == 0 { u64::from(self.header[1] & 0x7f) } else { long };
+        self.have = 0;
+    }
+
+    /// Bytes that are sure to come of the frame that is not whole.
+    fn left(&self) -> u64 {
+        if self.lost { 0 } else { self.left }
+    }
+}
+
+/// A TCP stream that wakes its reader for more than single packets while a message comes.
+pub struct Arrivals {
+    stream: TcpStream,
+    wire: Arc<Wire>,
+    frames: Frames,
+    /// What the kernel was asked for last.
+    low_water: u64,
+}
+
+impl Arrivals {
+    /// Says nothing to the kernel before `wire` carries messages.
+    pub fn new(stream: TcpStream, wire: Arc<Wire>) -> Arrivals {
+        Arrivals { stream, wire, frames: Frames::default(), low_water: 1 }
+    }
+
+    /// `waits`: nothing more is here now.
+    fn saw(&mut self, bytes: &[u8], waits: bool) {
+        self.frames.see(bytes);
+        let wanted = self.frames.left().clamp(1, LOW_WATER_MAX);
+        // More than is to come would be waited for in vain.
+        if wanted < self.low_water || (waits && wanted >= self.low_water + RAISED_BY) {
+            // Where it is refused, it stays as it is: more than is left was never asked for.
+            match setsockopt(&self.stream, LowWater, &(wanted as libc::c_int)) {
+                Ok(()) => self.low_water = wanted,
+                Err(error) => tracing::debug!(%error, "SO_RCVLOWAT"),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Arrivals {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if self.wire.is_upgraded() {
+            let new = &buffer.filled()[before..];
+            self.saw(new, new.len() < room);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Arrivals {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nix::sys::socket::getsockopt;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::wire::Wires;
+    use super::*;
+
+    /// A frame of so many bytes, as a client sends it; `mask` as the server does not ask for it.
+    fn frame(opcode: u8, bytes: usize, mask: bool) -> Vec<u8> {
+        let bit = if mask { 0x80 } else { 0 };
+        let mut frame = vec![0x80 | opcode];
+        match bytes {
+            0..=125 => frame.push(bit | bytes as u8),
+            126..=0xffff => {
+                frame.push(bit | 126);
+                frame.extend((bytes as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(bit | 127);
+                frame.extend((bytes as u64).to_be_bytes());
+            }
+        }
+        frame.extend(std::iter::repeat_n(0xff, if mask { 4 } else { 0 } + bytes));
+        frame
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_left_of_a_frame_is_known_wherever_reads_end(
+            frames in prop::collection::vec((prop::sample::select(vec![0_u8, 1, 2, 8, 9, 10]), 0_usize..70_000, any::<bool>()), 1..4),
+            reads in prop::collection::vec(1_usize..30_000, 1..20),
+        ) {
+            let frames: Vec<Vec<u8>> = frames.iter().map(|(opcode, bytes, mask)| frame(*opcode, *bytes, *mask)).collect();
+            let ends: Vec<usize> = frames.iter().scan(0, |end, frame| { *end += frame.len(); Some(*end) }).collect();
+            let (all, mut seen, mut at) = (frames.concat(), Frames::default(), 0);
+            for read in reads.iter().cycle() {
+                let to = (at + read).min(all.len());
+                seen.see(&all[at..to]);
+                at = to;
+                let end = *ends.iter().find(|end| **end >= at).unwrap();
+                // Never more than is still to come, and in the middle of a payload just that.
+                prop_assert!(seen.left() == (end - at) as u64 || (seen.left() == 0 && seen.have > 0), "{:?} at {}", seen, at);
+                if at == all.len() {
+                    break;
+                }
+            }
+            prop_assert!(!seen.lost && seen.have == 0 && seen.left() == 0);
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_waited_for_by_no_length() {
+        for bytes in
+            [&b"GET / HTTP/1.1\r\n"[..], &[0xf1, 0xfe, 0xff, 0xff], &[0x83, 0xff, 0, 0, 0, 0, 0, 9, 9, 9, 1, 2, 3, 4]]
+        {
+            let mut frames = Frames::default();
+            frames.see(bytes);
+            assert_eq!((frames.lost, frames.left()), (true, 0), "{bytes:x?}");
+        }
+    }
+
+    async fn pair() -> (TcpStream, Arrivals) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        let wire = Arc::new(Wire::new(Wires::new(u64::MAX)));
+        wire.upgraded();
+        (client, Arrivals::new(listener.accept().await.unwrap().0, wire))
+    }
+
+    async fn read(arrivals: &mut Arrivals) -> usize {
+        let mut buffer = vec![0; 64 * 1024];
+        let read = arrivals.read(&mut buffer);
+        tokio::time::timeout(Duration::from_secs(10), read).await.expect("nothing is waited for in vain").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_woken_for_much_of_a_message_and_for_its_end() {
+        let (mut client, mut arrivals) = pair().await;
+        let message = frame(1, 300_000, true);
+        let low = |arrivals: &Arrivals| getsockopt(&arrivals.stream, LowWater).unwrap();
+        client.write_all(&message[..10_000]).await.unwrap();
+        let mut at = 0;
+        while at < 10_000 {
+            at += read(&mut arrivals).await;
+        }
+        assert_eq!(low(&arrivals), LOW_WATER_MAX as libc::c_int);
+        // Less than that wakes nobody.
+        client.write_all(&message[at..20_000]).await.unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(50), arrivals.read(&mut [0; 64 * 1024])).await;
+        assert!(early.is_err(), "{early:?}");
+        let send = async {
+            for piece in message[20_000..].chunks(7_000) {
+                client.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let receive = async {
+            while at < message.len() {
+                at += read(&mut arrivals).await;
+            }
+        };
+        tokio::join!(send, receive);
+        // To its last byte, and then a short one at once, byte by byte.
+        assert_eq!((at, low(&arrivals)), (message.len(), 1));
+        for byte in frame(9, 3, true) {
+            client.write_all(&[byte]).await.unwrap();
+            assert_eq!(read(&mut arrivals).await, 1);
+        }
+        // A peer that goes away in the middle is heard.
+        client.write_all(&message[..100_000]).await.unwrap();
+        drop(client);
+        let mut at = 0;
+        loop {
+            match read(&mut arrivals).await {
+                0 => break,
+                n => at += n,
+            }
+        }
+        assert_eq!(at, 100_000);
+    }
+}
