@@ -233,13 +233,21 @@ pub async fn finish(State(app): State<App>, Asked(address): Asked<String>) -> Re
 #[utoipa::path(
     delete, path = "/api/v1/recordings/{id}", operation_id = "delete", summary = "Delete everywhere",
     params(("id" = String, Path, description = "Its `address`", example = "unwanted")),
-    responses((status = 202, description = "It is sure to be deleted everywhere", body = Erased), Refused, NotThere)
+    responses((status = 202, description = "It is sure to be deleted everywhere", body = Erased),
+        (status = 409, description = "Another server writes this recording", body = ErrorBody), Refused, NotThere)
 )]
 pub async fn delete(State(app): State<App>, Asked(address): Asked<String>) -> Result<Response, ApiError> {
     match app.pipeline.erase(&Name::from_address(&address)).await {
         Ok(true) => Ok((StatusCode::ACCEPTED, Json(Erased { state: Life::Deleted })).into_response()),
         Ok(false) => Err(ApiError::not_found("recording")),
-        Err(error) => Err(store_failed(&error)),
+        Err(error) => Err(not_deleted(&error)),
+    }
+}
+
+fn not_deleted(error: &StoredError) -> ApiError {
+    match error {
+        StoredError::Elsewhere => ApiError::new(StatusCode::CONFLICT, error.to_string()),
+        _ => store_failed(error),
     }
 }
 
@@ -263,8 +271,7 @@ pub async fn delete_track(
     match app.pipeline.erase_track(&Name::from_address(&address), &track).await {
         Ok(true) => Ok((StatusCode::ACCEPTED, Json(Erased { state: Life::Deleted })).into_response()),
         Ok(false) => Err(ApiError::not_found("track")),
-        Err(StoredError::Elsewhere) => Err(ApiError::new(StatusCode::CONFLICT, StoredError::Elsewhere.to_string())),
-        Err(error) => Err(store_failed(&error)),
+        Err(error) => Err(not_deleted(&error)),
     }
 }
 

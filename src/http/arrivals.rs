@@ -1,7 +1,8 @@
-//! Messages come in hundreds of pieces, and nothing can be done with one that is not whole. So the kernel is asked to wake a
+//! Messages come in hundreds of packets, and nothing can be done with one that is not whole. So the kernel is asked to wake a
 //! socket only for a good part of what is still to come of its message (`SO_RCVLOWAT`), and of it no more than that.
 //!
-//! Not here: the messages themselves, which the WebSocket library reads; of its frames only the lengths are looked at.
+//! Not here: the messages themselves, which the WebSocket library reads; of the pieces that they come in (RFC 6455, 5.2) only
+//! the lengths are looked at.
 
 use std::io;
 use std::pin::Pin;
@@ -24,19 +25,19 @@ const LOW_WATER_MAX: u64 = 64 * 1024;
 /// It is raised by no less than this: each change is a system call.
 const RAISED_BY: u64 = 4 * 1024;
 
-/// The lengths of WebSocket frames (RFC 6455, 5.2), read along with their bytes.
+/// The lengths of a socket's pieces, read along with their bytes.
 #[derive(Debug, Default)]
-struct Frames {
+struct Pieces {
     header: [u8; 14],
     /// Bytes of the header that are here.
     have: usize,
-    /// Bytes still to come of the frame whose header is known.
+    /// Bytes still to come of the piece whose header is known.
     left: u64,
-    /// These are no frames.
+    /// These are no pieces.
     lost: bool,
 }
 
-impl Frames {
+impl Pieces {
     fn see(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.lost {
             if self.left > 0 {
@@ -68,7 +69,7 @@ impl Frames {
         self.have = 0;
     }
 
-    /// Bytes that are sure to come of the frame that is not whole.
+    /// Bytes that are sure to come of the piece that is not whole.
     fn left(&self) -> u64 {
         if self.lost { 0 } else { self.left }
     }
@@ -78,7 +79,7 @@ impl Frames {
 pub struct Arrivals {
     stream: TcpStream,
     wire: Arc<Wire>,
-    frames: Frames,
+    pieces: Pieces,
     /// What the kernel was asked for last.
     low_water: u64,
 }
@@ -86,13 +87,13 @@ pub struct Arrivals {
 impl Arrivals {
     /// Says nothing to the kernel before `wire` carries messages.
     pub fn new(stream: TcpStream, wire: Arc<Wire>) -> Arrivals {
-        Arrivals { stream, wire, frames: Frames::default(), low_water: 1 }
+        Arrivals { stream, wire, pieces: Pieces::default(), low_water: 1 }
     }
 
     /// `waits`: nothing more is here now.
     fn saw(&mut self, bytes: &[u8], waits: bool) {
-        self.frames.see(bytes);
-        let wanted = self.frames.left().clamp(1, LOW_WATER_MAX);
+        self.pieces.see(bytes);
+        let wanted = self.pieces.left().clamp(1, LOW_WATER_MAX);
         // More than is to come would be waited for in vain.
         if wanted < self.low_water || (waits && wanted >= self.low_water + RAISED_BY) {
             // Where it is refused, it stays as it is: more than is left was never asked for.
@@ -153,34 +154,34 @@ mod tests {
     use super::super::wire::Wires;
     use super::*;
 
-    /// A frame of so many bytes, as a client sends it; `mask` as the server does not ask for it.
-    fn frame(opcode: u8, bytes: usize, mask: bool) -> Vec<u8> {
+    /// A piece of so many bytes, as a client sends it; `mask` as the server does not ask for it.
+    fn piece(opcode: u8, bytes: usize, mask: bool) -> Vec<u8> {
         let bit = if mask { 0x80 } else { 0 };
-        let mut frame = vec![0x80 | opcode];
+        let mut piece = vec![0x80 | opcode];
         match bytes {
-            0..=125 => frame.push(bit | bytes as u8),
+            0..=125 => piece.push(bit | bytes as u8),
             126..=0xffff => {
-                frame.push(bit | 126);
-                frame.extend((bytes as u16).to_be_bytes());
+                piece.push(bit | 126);
+                piece.extend((bytes as u16).to_be_bytes());
             }
             _ => {
-                frame.push(bit | 127);
-                frame.extend((bytes as u64).to_be_bytes());
+                piece.push(bit | 127);
+                piece.extend((bytes as u64).to_be_bytes());
             }
         }
-        frame.extend(std::iter::repeat_n(0xff, if mask { 4 } else { 0 } + bytes));
-        frame
+        piece.extend(std::iter::repeat_n(0xff, if mask { 4 } else { 0 } + bytes));
+        piece
     }
 
     proptest! {
         #[test]
         fn what_is_left_of_a_frame_is_known_wherever_reads_end(
-            frames in prop::collection::vec((prop::sample::select(vec![0_u8, 1, 2, 8, 9, 10]), 0_usize..70_000, any::<bool>()), 1..4),
+            pieces in prop::collection::vec((prop::sample::select(vec![0_u8, 1, 2, 8, 9, 10]), 0_usize..70_000, any::<bool>()), 1..4),
             reads in prop::collection::vec(1_usize..30_000, 1..20),
         ) {
-            let frames: Vec<Vec<u8>> = frames.iter().map(|(opcode, bytes, mask)| frame(*opcode, *bytes, *mask)).collect();
-            let ends: Vec<usize> = frames.iter().scan(0, |end, frame| { *end += frame.len(); Some(*end) }).collect();
-            let (all, mut seen, mut at) = (frames.concat(), Frames::default(), 0);
+            let pieces: Vec<Vec<u8>> = pieces.iter().map(|(opcode, bytes, mask)| piece(*opcode, *bytes, *mask)).collect();
+            let ends: Vec<usize> = pieces.iter().scan(0, |end, piece| { *end += piece.len(); Some(*end) }).collect();
+            let (all, mut seen, mut at) = (pieces.concat(), Pieces::default(), 0);
             for read in reads.iter().cycle() {
                 let to = (at + read).min(all.len());
                 seen.see(&all[at..to]);
@@ -201,9 +202,9 @@ mod tests {
         for bytes in
             [&b"GET / HTTP/1.1\r\n"[..], &[0xf1, 0xfe, 0xff, 0xff], &[0x83, 0xff, 0, 0, 0, 0, 0, 9, 9, 9, 1, 2, 3, 4]]
         {
-            let mut frames = Frames::default();
-            frames.see(bytes);
-            assert_eq!((frames.lost, frames.left()), (true, 0), "{bytes:x?}");
+            let mut pieces = Pieces::default();
+            pieces.see(bytes);
+            assert_eq!((pieces.lost, pieces.left()), (true, 0), "{bytes:x?}");
         }
     }
 
@@ -225,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_is_woken_for_much_of_a_message_and_for_its_end() {
         let (mut client, mut arrivals) = pair().await;
-        let message = frame(1, 300_000, true);
+        let message = piece(1, 300_000, true);
         let low = |arrivals: &Arrivals| getsockopt(&arrivals.stream, LowWater).unwrap();
         client.write_all(&message[..10_000]).await.unwrap();
         let mut at = 0;
@@ -251,7 +252,7 @@ mod tests {
         tokio::join!(send, receive);
         // To its last byte, and then a short one at once, byte by byte.
         assert_eq!((at, low(&arrivals)), (message.len(), 1));
-        for byte in frame(9, 3, true) {
+        for byte in piece(9, 3, true) {
             client.write_all(&[byte]).await.unwrap();
             assert_eq!(read(&mut arrivals).await, 1);
         }

@@ -16,6 +16,7 @@ use futures::stream::TryStreamExt;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Deserializer, Serialize};
+use tokio::sync::{Mutex, RwLock};
 
 use super::Pipeline;
 use super::entries::EndedEntry;
@@ -35,6 +36,15 @@ const ERASING: &str = ".erasing";
 pub const DELETED: &str = "deleted.json";
 /// Objects that are deleted at a time.
 const DELETES: usize = 8;
+
+/// Who deletes after whom.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Deleting recordings, and one at a time what makes others say less: nothing is written to one that is deleted.
+    books: RwLock<()>,
+    /// Asking for it: two who ask for the same at once begin it once.
+    asked: Mutex<()>,
+}
 
 /// A recording or a track that is to be deleted: a file in [`ERASING`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +88,7 @@ impl Erasure {
 
 /// Why a recording is not deleted.
 #[derive(Debug, thiserror::Error)]
-enum EraseError {
+pub(super) enum EraseError {
     #[error("{0}")]
     Store(#[from] object_store::Error),
     #[error("the store says nothing for {SAID_WITHIN:?}")]
@@ -138,8 +148,9 @@ impl Pipeline {
     /// Deletes a recording. Returns once that is sure to happen; `false` where there is no such recording.
     ///
     /// # Errors
-    /// When the store does not say what it has, or the spool does not keep that it is to be deleted.
+    /// When the store does not say what it has, another process writes it, or the spool does not keep that it is to be deleted.
     pub async fn erase(self: &Arc<Self>, name: &Name) -> Result<bool, StoredError> {
+        let _turn = self.erasing.asked.lock().await;
         if self.registry.is_deleted(name) {
             return Ok(true);
         }
@@ -197,7 +208,8 @@ impl Pipeline {
             return Ok(Some(entry.prefix));
         }
         Ok(match self.stored(name).await? {
-            Stored::Live(entry) => Some(entry.prefix().to_owned()),
+            // Whoever writes it would put all of it there again.
+            Stored::Live(_) => return Err(StoredError::Elsewhere),
             Stored::Ended(manifest) => Some(manifest.folder()),
             Stored::Deleted(prefix) => Some(prefix),
             Stored::Nothing | Stored::Other => None,
@@ -214,8 +226,10 @@ impl Pipeline {
         if erasure.track.is_some() {
             return self.until_stop(|pipeline| pipeline.erase_track_for_good(erasure, None));
         }
-        // From here on nothing is opened for it.
-        self.registry.note_deleted(&erasure.name());
+        // From here on nothing is opened for it; who asked at the same time has begun already.
+        if !self.registry.note_deleted(&erasure.name()) {
+            return;
+        }
         self.until_stop(|pipeline| pipeline.erase_for_good(erasure));
     }
 
@@ -250,7 +264,7 @@ impl Pipeline {
     }
 
     /// What the spool says is under way: parts of an upload that nobody lists.
-    async fn abort_uploads(&self, folder: &Path) -> Result<(), EraseError> {
+    pub(super) async fn abort_uploads(&self, folder: &Path) -> Result<(), EraseError> {
         for record in records(folder) {
             self.objects.abort_recorded(&record).await?;
         }
@@ -258,7 +272,7 @@ impl Pipeline {
     }
 
     async fn try_to_erase(&self, erasure: &Erasure) -> Result<(), EraseError> {
-        let _erases = self.erasing.read().await;
+        let _erases = self.erasing.books.read().await;
         self.abort_uploads(&self.spool_of(&erasure.spool)).await?;
         for folder in [self.spool_of(&erasure.spool), self.kept(&erasure.name())] {
             match self.remove_from_spool(folder).await {
@@ -286,8 +300,16 @@ impl Pipeline {
         self.put_ended(&EndedEntry { schema: SCHEMA, recording_id, tenant, mark, prefix, state }).await?;
         // Before it is forgotten that there is something to tell.
         self.tell_deleted(&erasure.name(), erasure.prefix.as_deref(), erasure.manifest.clone()).await;
-        tokio::fs::remove_file(self.erasure_path(erasure)).await?;
+        self.forget_erasure(erasure).await?;
         Ok(())
+    }
+
+    /// It is done.
+    async fn forget_erasure(&self, erasure: &Erasure) -> io::Result<()> {
+        tokio::fs::remove_file(self.erasure_path(erasure)).await.or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })
     }
 
     /// Deletes what is in a folder of the store and is `ours` by its name there; gives how many objects that were.

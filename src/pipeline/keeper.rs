@@ -93,10 +93,11 @@ impl Keeper {
         let (pipeline, recording) = (Arc::clone(&self.pipeline), self.recording());
         let beats = beat::run(Arc::clone(&self.beat), Arc::clone(&pipeline), Arc::clone(&recording));
         tokio::select! {
-            () = self.live() => {}
-            () = beats => {}
+            biased;
             // Whatever is on its way to the store ends here.
             () = recording.to_delete() => stop_writing(&recording).await,
+            () = self.live() => {}
+            () = beats => {}
         }
     }
 
@@ -274,6 +275,10 @@ impl Keeper {
     }
 
     async fn clear_spool(&self) {
+        // What an earlier process began to put in parts, and this one put whole.
+        if let Err(error) = self.pipeline.abort_uploads(&self.recording.spool).await {
+            tracing::warn!(recording = self.recording.id(), %error, "an upload in parts stays open in the store");
+        }
         let removed = self.pipeline.leave_spool(&self.recording).await;
         if let Err(error) = removed
             && error.kind() != std::io::ErrorKind::NotFound

@@ -132,7 +132,10 @@ impl Pipeline {
     pub async fn folder_of(&self, name: &Name) -> Result<Option<String>, StoredError> {
         match self.registry.get(name).filter(|recording| recording.state() != State::Deleted) {
             Some(recording) => Ok(recording.prefix()),
-            None => Ok(self.manifest_of(name).await?.map(|manifest| manifest.folder())),
+            None => match self.registry.ended_folder(name) {
+                Some(folder) => Ok(Some(folder)),
+                None => Ok(self.manifest_of(name).await?.map(|manifest| manifest.folder())),
+            },
         }
     }
 
@@ -158,7 +161,9 @@ impl Pipeline {
             }
             match self.learn(&name).await {
                 Ok(Stored::Nothing) => return Ok(()),
-                Ok(Stored::Live(entry)) => self.take_over(*entry).await?,
+                Ok(Stored::Live(entry)) => {
+                    self.take_over(*entry).await?;
+                }
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(recording = name.id, %error, "cannot look a recording up in the store");
@@ -185,7 +190,9 @@ impl Pipeline {
         match &stored {
             Stored::Nothing | Stored::Live(_) => {}
             Stored::Ended(manifest) => self.registry.note_ended((**manifest).clone()),
-            Stored::Deleted(_) => self.registry.note_deleted(name),
+            Stored::Deleted(_) => {
+                self.registry.note_deleted(name);
+            }
             Stored::Other => {
                 tracing::error!(recording = name.id, "left alone: the store has something else under its name");
                 self.registry.note_unreadable(name.clone());

@@ -116,8 +116,8 @@ pub struct Pipeline {
     keepers: Mutex<JoinSet<()>>,
     /// Taking up from the store: one at a time, so that none is taken up twice.
     taking_over: tokio::sync::Mutex<()>,
-    /// Deleting recordings, and one at a time what makes others say less: nothing is written to one that is deleted.
-    erasing: tokio::sync::RwLock<()>,
+    /// Turns of what deletes.
+    erasing: erase::Turns,
     /// Turns of tracks to be in a spool with little room once more, of all recordings.
     reading_back: tokio::sync::Semaphore,
     telling: Option<Telling>,
@@ -185,7 +185,7 @@ impl Pipeline {
             assemble,
             keepers: Mutex::default(),
             taking_over: tokio::sync::Mutex::default(),
-            erasing: tokio::sync::RwLock::default(),
+            erasing: erase::Turns::default(),
             reading_back: tokio::sync::Semaphore::new(1),
             telling,
             stop: Stop::new(),

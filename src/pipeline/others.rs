@@ -82,8 +82,11 @@ impl Pipeline {
             }
             left += 1;
             let patience = Micros(known.beat_every.0.saturating_mul(BEATS_MISSED)).max(grace);
-            if now - known.since >= patience {
-                self.end_for_others(&known.name.clone()).await?;
+            // One that cannot be taken up keeps no other from being so.
+            if now - known.since >= patience
+                && let Err(error) = self.end_for_others(&known.name).await
+            {
+                tracing::warn!(recording = known.name.id, %error, "cannot finish for others yet");
             }
         }
         Ok(left)
@@ -99,9 +102,11 @@ impl Pipeline {
                 .map_err(|error| StoredError::Spool(std::io::Error::other(error)));
         }
         let Some(entry) = self.live_entry(name).await? else { return Ok(()) };
-        self.take_over(entry).await?;
-        if let Some(recording) = self.registry.get(name) {
-            recording.go_on_finishing();
+        // Its bot may have come here while it was read.
+        if self.take_over(entry).await?
+            && let Some(recording) = self.registry.get(name)
+        {
+            recording.finish_alone();
         }
         Ok(())
     }

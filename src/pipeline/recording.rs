@@ -68,6 +68,8 @@ struct Inner {
     overload: Vec<Overload>,
     /// The books of tracks that were deleted.
     deleted: BTreeMap<String, Ledger>,
+    /// Of them those whose lanes still write.
+    stopping: BTreeSet<String>,
     /// So often the spool came to say less, because a track was deleted.
     erased: u64,
     last_error: Option<String>,
@@ -161,6 +163,7 @@ impl Recording {
                 mp4: BTreeMap::new(),
                 overload: Vec::new(),
                 deleted: BTreeMap::new(),
+                stopping: BTreeSet::new(),
                 erased: 0,
                 last_error: None,
                 uploads_pending: 0,
@@ -220,7 +223,7 @@ impl Recording {
             bot_id: inner.bot_id.clone(),
             metadata: inner.metadata.clone(),
             participants: inner.people.all(),
-            deleted: inner.deleted.clone(),
+            deleted: inner.kept_deleted(),
             overload: inner.overload.clone(),
             alone_since: inner.alone_since_unix,
             books,
@@ -245,9 +248,13 @@ impl Recording {
         self.lock().state
     }
 
-    /// Moves it to another state.
+    /// Moves it to another state, unless it is deleted.
     pub fn set_state(&self, state: State) {
-        self.lock().state = state;
+        let mut inner = self.lock();
+        if inner.state != State::Deleted {
+            inner.state = state;
+        }
+        drop(inner);
         self.changed.notify_one();
     }
 

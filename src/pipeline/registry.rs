@@ -194,11 +194,13 @@ impl Registry {
         self.lock().unreadable.note(name);
     }
 
-    /// This recording was deleted, or is about to be.
-    pub fn note_deleted(&self, name: &Name) {
+    /// This recording was deleted, or is about to be. Returns whether that is new.
+    pub fn note_deleted(&self, name: &Name) -> bool {
         let mut inner = self.lock();
+        let is_new = !inner.deleted.0.contains(name);
         inner.ended.retain(|manifest| !is_of(manifest, name));
         inner.deleted.note(name.clone());
+        is_new
     }
 
     /// Whether it was deleted, or is about to be.
@@ -264,6 +266,11 @@ impl Registry {
         self.lock().ended.iter().rev().take(WHOLE_MAX).find(|manifest| is_of(manifest, name)).cloned()
     }
 
+    /// The folder in the store of one that ended, if it is remembered at all.
+    pub fn ended_folder(&self, name: &Name) -> Option<String> {
+        self.lock().ended.iter().rev().find(|manifest| is_of(manifest, name)).map(|manifest| manifest.folder())
+    }
+
     /// Those that ended, oldest first, with what a list shows; of older ones their tracks' epochs, gaps and books are not
     /// here.
     pub fn all_ended(&self) -> Vec<Arc<Manifest>> {
@@ -276,6 +283,7 @@ impl Registry {
         inner.open.retain(|_, open| !Arc::ptr_eq(open, recording));
         match recording.state() {
             State::Deleted => {}
+            _ if inner.is_deleted(&recording.name()) => {}
             _ if inner.ended.iter().any(|known| is_of(known, &recording.name())) => {}
             _ => inner.remember(Arc::new(recording.manifest())),
         }

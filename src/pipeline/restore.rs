@@ -53,15 +53,16 @@ fn is_wanted(tail: &str) -> bool {
 }
 
 impl Pipeline {
-    /// Takes up from the store a recording that is not here. It waits for its bot like any that a start takes up.
+    /// Takes up from the store a recording that is not here. It waits for its bot like any that a start takes up. `false`
+    /// where it was taken up by somebody else meanwhile.
     ///
     /// # Errors
     /// Of the store or the spool; nothing has changed then.
-    pub(super) async fn take_over(self: &Arc<Self>, entry: LiveEntry) -> Result<(), StoredError> {
+    pub(super) async fn take_over(self: &Arc<Self>, entry: LiveEntry) -> Result<bool, StoredError> {
         let _one_at_a_time = self.taking_over.lock().await;
         let name = entry.name();
         if self.registry.knows(&name) {
-            return Ok(());
+            return Ok(false);
         }
         let (half, spool) =
             (self.spool_of(&format!("{HALF}{}", name.spool_folder())), self.spool_of(&name.spool_folder()));
@@ -77,10 +78,14 @@ impl Pipeline {
         self.put_live(&state, 0).await.map_err(|error| StoredError::Spool(io::Error::other(error)))?;
         let moved = move || {
             std::fs::rename(&half, &spool)?;
-            std::fs::File::open(spool.parent().unwrap_or(&spool))?.sync_all()?;
-            let found = look_at(&spool).map_err(|error| io::Error::other(error.to_string()))?;
-            let found = found.ok_or_else(|| io::Error::other("it failed"))?;
-            Ok((found.take_up_tracks()?, found))
+            let taken = || {
+                std::fs::File::open(spool.parent().unwrap_or(&spool))?.sync_all()?;
+                let found = look_at(&spool).map_err(|error| io::Error::other(error.to_string()))?;
+                let found = found.ok_or_else(|| io::Error::other("it failed"))?;
+                Ok((found.take_up_tracks()?, found))
+            };
+            // The store has all of it: the next try must not find it in its way.
+            taken().inspect_err(|_: &io::Error| drop(std::fs::remove_dir_all(&spool)))
         };
         let moved: io::Result<_> = tokio::task::spawn_blocking(moved).await.unwrap_or_else(|error| Err(error.into()));
         let (tracks, found) = moved?;
@@ -88,8 +93,9 @@ impl Pipeline {
         if let Some(recording) = self.take_up_recording(found, tracks) {
             recording.event("taken_over", serde_json::json!({ "tracks": count, "bytes": bytes }));
             tracing::warn!(recording = name.id, tracks = count, bytes, "took a recording up from the store alone");
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Reads a recording back into a folder of the spool; gives its bytes.
@@ -109,7 +115,12 @@ impl Pipeline {
         }
         drop(listed);
         let bytes = wanted.iter().map(|(.., size)| size).sum();
-        self.space.admit(bytes)?;
+        // Live meetings are not to be shed for it.
+        if !self.space.has_place_for(bytes) {
+            return Err(
+                io::Error::new(io::ErrorKind::StorageFull, format!("no room for {bytes} bytes in the spool")).into()
+            );
+        }
         let reads = futures::stream::iter(wanted).map(|(key, path, _)| self.read_object(key, path));
         reads.buffer_unordered(READS).try_collect::<()>().await?;
         self.space.wrote(bytes);

@@ -104,6 +104,27 @@ async fn a_finished_one_goes_through_a_kill_right_after_the_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_who_ask_at_once_delete_it_once() {
+    let server = Server::start(&FLAGS).await;
+    let bot = meeting(&server, "twice").await;
+    server.finish("twice").await;
+    bot.close().await;
+    let delete = || server.delete("/api/v1/recordings/twice");
+    let (one, other) = tokio::join!(delete(), delete());
+    assert_eq!((one.status, other.status), (202, 202));
+    gone(&server.folders, "twice").await;
+    // Whoever came second has nothing left to do, and does not try it again and again, however long another one takes.
+    let bot = meeting(&server, "another").await;
+    assert_eq!(server.delete("/api/v1/recordings/another").await.status, 202);
+    bot.close().await;
+    let all_gone = || async {
+        keys(&server.folders).iter().all(|key| key.starts_with("_ended") || key.ends_with("deleted.json")).then_some(())
+    };
+    until("the other one is gone", all_gone).await;
+    assert!(server.log_line("cannot delete a recording yet").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_its_age() {
     const RECORDING: &str = "old";
     let folders = Folders::new();

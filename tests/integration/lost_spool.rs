@@ -93,6 +93,33 @@ async fn one_that_nobody_redials_is_finished_with_what_the_store_has() {
     assert_eq!(spooled(&folders), [""; 0]);
 }
 
+/// What does not fit into the spool is left where it is: no meeting is shed for it, and others are not kept from their end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_finds_no_room_costs_nobody_anything() {
+    let folders = Folders::new();
+    lost(&folders, "too-large", &FLAGS).await;
+    // After the other one in every listing.
+    lost(&folders, "zz-small", &FLAGS).await;
+    let ballast = folders.store().join("too-large/100-webcam/0000000-ballast");
+    std::fs::create_dir_all(&ballast).unwrap();
+    std::fs::File::create(ballast.join("000099.m4s")).unwrap().set_len(8 << 20).unwrap();
+    let server = Server::start_in(&folders, &[&FLAGS[..], &["--spool-quota", "4MiB"]].concat(), &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, "goes-on", &[Camera::new(3, Kind::Webcam)], 0..6).await;
+    until("the small one is finished", || async {
+        (folders.manifest("zz-small")?.state == State::Finished).then_some(())
+    })
+    .await;
+    let said = server.log_line("cannot finish for others yet").expect("it is told");
+    assert!(said.to_string().contains("no room for"), "{said}");
+    send(&mut bot, "goes-on", &[Camera::new(3, Kind::Webcam)], 6..12).await;
+    bot.close().await;
+    assert_eq!(server.get("/readyz").await.status, 200);
+    let ledger = &server.finish("goes-on").await.tracks[0].ledger;
+    assert!(ledger.received == 12 && !ledger.discarded.contains_key("spool_full"), "{ledger:?}");
+    assert!(folders.store().join("_live/_/too-large.json").exists(), "it waits for a server that has room");
+}
+
 /// Two servers, one store, two spools: the second one must not end what the first one writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_another_server_writes_is_left_to_it() {
@@ -114,6 +141,8 @@ async fn what_another_server_writes_is_left_to_it() {
     }
     assert!(second.log_line("took a recording up from the store alone").is_none());
     assert_eq!(second.manifest(RECORDING).await.state, State::Live, "it tells what the store has of it");
+    // Its writer would put there again what another one deletes.
+    assert_eq!(second.delete("/api/v1/recordings/next-door").await.status, 409);
     let manifest = first.finish(RECORDING).await;
     assert_eq!(manifest.tracks[0].ledger.encoded, 16);
     check_finished(&folders, &manifest).await;

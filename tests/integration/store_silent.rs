@@ -125,6 +125,23 @@ async fn when_it_is_back_all_goes_on_at_once_and_each_change_is_told_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn finished_recordings_are_listed_by_a_process_that_began_without_the_store() {
+    let (mut s3, folders) = (S3::start().await, Folders::new());
+    let mut server = serve(&s3, &folders, &TIMEOUT).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send_now(&server, &mut bot, "earlier", &[Camera::new(1, Kind::Webcam)], 0..5).await;
+    bot.close().await;
+    server.finish("earlier").await;
+    assert_eq!(server.terminate().await.code(), Some(0));
+    s3.go_away().await;
+    let server = serve(&s3, &folders, &TIMEOUT).await;
+    let list = async || server.get("/api/v1/recordings").await.json()["recordings"].clone();
+    assert_eq!(list().await, serde_json::json!([]));
+    s3.come_back().await;
+    until("it is listed", || async { (list().await[0]["recording_id"] == "earlier").then_some(()) }).await;
+}
+
 fn s3_folder(s3: &S3, recording: &str) -> std::path::PathBuf {
     s3.bucket().join("recordings").join(recording)
 }

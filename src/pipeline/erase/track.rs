@@ -59,6 +59,7 @@ impl Pipeline {
     /// When the store does not say what it has, another process writes the recording, or the spool does not keep that the
     /// track is to be deleted.
     pub async fn erase_track(self: &Arc<Self>, name: &Name, track: &str) -> Result<bool, StoredError> {
+        let _turn = self.erasing.asked.lock().await;
         let here = self.registry.get(name).filter(|recording| recording.state() != State::Deleted);
         let (prefix, spool, participant_id) = match &here {
             // Nobody knows yet whether the name is its own.
@@ -172,10 +173,7 @@ impl Pipeline {
             }
             None => self.change_stored(erasure, of).await?,
         }
-        tokio::fs::remove_file(self.erasure_path(erasure)).await.or_else(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
+        self.forget_erasure(erasure).await?;
         Ok(())
     }
 
@@ -191,7 +189,7 @@ impl Pipeline {
 
     /// Changes events and manifest of a recording that nobody writes, in the store and in what is left of it in the spool.
     async fn change_stored(&self, erasure: &Erasure, of: &TrackErasure) -> Result<(), EraseError> {
-        let _alone = self.erasing.write().await;
+        let _alone = self.erasing.books.write().await;
         let name = erasure.name();
         let ended = self.ended_entry(&name).await?;
         if self.registry.is_deleted(&name) || ended.is_some_and(|ended| ended.state == State::Deleted) {

@@ -57,6 +57,12 @@ impl Inner {
         text.split_inclusive('\n').filter(kept).collect()
     }
 
+    /// What a later process must know of deleted tracks: of one whose lane still stops the journals say more than its books.
+    pub(super) fn kept_deleted(&self) -> BTreeMap<String, Ledger> {
+        let kept = self.deleted.iter().filter(|(track, _)| !self.stopping.contains(*track));
+        kept.map(|(track, books)| (track.clone(), books.clone())).collect()
+    }
+
     pub(super) fn deleted_tracks(&self) -> Vec<DeletedTrack> {
         let deleted = self.deleted.iter();
         deleted.map(|(track, ledger)| DeletedTrack { track: track.clone(), ledger: ledger.clone() }).collect()
@@ -81,6 +87,7 @@ impl Recording {
         let lane = inner.lanes.remove(&key)?;
         lane.delete();
         inner.deleted.insert(track.to_owned(), Ledger::default());
+        inner.stopping.insert(track.to_owned());
         inner.mp4.remove(track);
         let limbo = std::mem::take(&mut inner.limbo);
         let (gone, stays): (Vec<_>, _) = limbo.into_iter().partition(|offer| Arc::ptr_eq(&offer.lane, &lane));
@@ -101,7 +108,9 @@ impl Recording {
     /// The lane of a deleted track has written its last: these are its books.
     pub fn note_deleted(&self, lane: &Lane) {
         let books = lane.view(|view| view.ledger.clone()).deleted();
-        self.lock().deleted.entry(lane.track.clone()).or_default().join(books);
+        let mut inner = self.lock();
+        inner.stopping.remove(&lane.track);
+        inner.deleted.entry(lane.track.clone()).or_default().join(books);
     }
 
     /// Goes on from what an earlier process left of deleted tracks.

@@ -60,9 +60,20 @@ impl Recording {
 
     /// From here on it takes no media, whatever the keeper waits for.
     pub(super) fn begin_to_finish(&self, inner: &mut Inner) {
+        if inner.state == State::Deleted {
+            return;
+        }
         inner.state = State::Finishing;
         self.told_to_finish.notify_one();
         self.changed.notify_one();
+    }
+
+    /// Ends it, unless a socket is here.
+    pub fn finish_alone(&self) {
+        let mut inner = self.lock();
+        if inner.state == State::Live && inner.sockets.is_empty() {
+            self.begin_to_finish(&mut inner);
+        }
     }
 
     /// Asks for the end of the recording. Returns whether it was live.

@@ -12,6 +12,9 @@ use crate::pipeline::timeline::clock::Verdict;
 use super::people::NO_TIME;
 use super::{Inner, Recording};
 
+/// Bytes of captures that a recording holds in doubt; beyond them the doubt is over, as it is by time.
+const LIMBO_BYTES_MAX: usize = 16 << 20;
+
 impl Inner {
     fn leave_limbo(&mut self, wall: Micros) -> Vec<Offer> {
         let mut placed = Vec::new();
@@ -61,7 +64,15 @@ impl Recording {
                 // Better than no name at all, though as of no time.
                 self.note_seen(&mut inner, who, NO_TIME);
                 match doubtful {
-                    Verdict::Limbo => inner.limbo.push_back(offer),
+                    Verdict::Limbo => {
+                        inner.limbo.push_back(offer);
+                        // What is in doubt is in no budget yet.
+                        let bytes: usize = inner.limbo.iter().map(|offer| offer.capture.base64.len()).sum();
+                        if bytes > LIMBO_BYTES_MAX {
+                            inner.clock.end_limbo();
+                            placed.extend(inner.leave_limbo(wall));
+                        }
+                    }
                     _ => offer.lane.discard(DiscardReason::BadTimestamp, 1),
                 }
             }

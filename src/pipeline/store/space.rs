@@ -230,12 +230,17 @@ impl Space {
         Ok(())
     }
 
+    /// Whether so many bytes of media would find room.
+    pub fn has_place_for(&self, bytes: u64) -> bool {
+        !self.is_full() && self.limit().is_none_or(|limit| self.used() + bytes <= limit)
+    }
+
     /// Whether so many bytes of media may be written.
     ///
     /// # Errors
     /// `StorageFull` when they may not; from then on nothing may until there is room again.
     pub fn admit(&self, bytes: u64) -> io::Result<()> {
-        if !self.is_full() && self.limit().is_some_and(|limit| self.used() + bytes > limit) {
+        if !self.is_full() && !self.has_place_for(bytes) {
             self.fill(Cause::Quota);
         }
         if self.is_full() { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
