@@ -78,6 +78,9 @@ async fn a_signature_opens_once_and_goes_on_for_ever() {
     assert_eq!(metrics.get("tilecast_sockets_refused_total{reason=\"stale_signature\"}"), 2.0);
     assert_eq!(metrics.get("tilecast_sockets_refused_total{reason=\"unauthorized\"}"), 5.0);
     let log = server.log().join("\n");
+    for why in ["no_token_and_no_signature", "wrong_signature", "stale_signature"] {
+        assert!(log.contains(&format!("\"reason\":\"{why}\"")), "the first, second and fourth refusal are told: {log}");
+    }
     assert!(!log.contains("MDEyMzQ1") && !log.contains("v1,"), "neither secret nor signature is logged: {log}");
 }
 
@@ -178,12 +181,36 @@ async fn secrets_are_changed_by_their_files_while_the_server_runs() {
     assert!(!log.contains("new-token") && !log.contains("old-token"), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_secrets_that_the_next_start_would_refuse_change_nothing() {
+    let folders = Folders::new();
+    let file = folders.store().with_file_name("tokens");
+    std::fs::write(&file, "acme:first\n").unwrap();
+    let args = ["--ingest-token-file", file.to_str().unwrap(), "--store-prefix", "meetings/{recording_id}"];
+    let server = Server::start_in(&folders, &args, &[]).await;
+    let opens = async |token: &str| Bot::dial(&format!("{}?token={token}", server.ws())).await.is_ok();
+    std::fs::write(&file, "acme:second\numbrella:third\n").unwrap();
+    until("it is told, with the way out", || async {
+        server
+            .log()
+            .iter()
+            .any(|line| line.contains("could not be read again") && line.contains("it must hold {tenant}"))
+            .then_some(())
+    })
+    .await;
+    assert!(opens("first").await && !opens("second").await && !opens("third").await);
+    std::fs::write(&file, "acme:second\n").unwrap();
+    until("what is good again is taken", || async { opens("second").await.then_some(()) }).await;
+}
+
 #[test]
 fn a_secret_that_cannot_be_one_is_refused_without_being_told() {
     for (name, value) in [
         ("TILECAST_RECALL_SECRET", "hush-hush"),
         ("TILECAST_RECALL_SECRET", "whsec_hush!hush"),
         ("TILECAST_INGEST_KEY", "hush"),
+        ("TILECAST_GRANT_KEY", "hush"),
+        ("TILECAST_GRANT_KEY", "a key that is long enough,hush"),
         ("TILECAST_INGEST_TOKEN", "no tenant:hush"),
     ] {
         let (code, said) = refused(&[], &[(name, value)]);
