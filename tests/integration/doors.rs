@@ -203,6 +203,23 @@ async fn files_of_secrets_that_the_next_start_would_refuse_change_nothing() {
     until("what is good again is taken", || async { opens("second").await.then_some(()) }).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_simulated_bot_without_a_good_token_ends_at_once() {
+    let variables = [("TILECAST_INGEST_TOKEN", "good")];
+    let server = Server::start_in(&Folders::new(), &[], &variables).await;
+    let url = format!("{}?token=wrong", server.ws());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilecast"));
+    command.args(["simulate", "--url", &url, "--size", "160x96", "--duration", "1s", "--bots", "2"]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let lines = |word: &str| said.lines().filter(|line| line.contains(word)).count();
+    assert_eq!(lines("-0: refused: HTTP 401") + lines("-1: refused: HTTP 401"), 1, "the first alone: {said}");
+    assert!(said.contains("the server answers 401: give an ingest token"), "{said}");
+    let refused = server.metrics().await.get("tilecast_sockets_refused_total{reason=\"unauthorized\"}");
+    assert_eq!(refused, 2.0, "each dials once");
+}
+
 #[test]
 fn a_secret_that_cannot_be_one_is_refused_without_being_told() {
     for (name, value) in [

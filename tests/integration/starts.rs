@@ -93,6 +93,25 @@ fn the_help_does_not_tell_where_events_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_asks_where_the_file_says_that_the_server_listens() {
+    let server = Server::start(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tilecast.toml");
+    std::fs::write(&file, format!("internal-listen = \"{}\"\nfps = 4\n", server.internal)).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        [
+            tilecast(&["health", "--config", &file], &[]).0,
+            tilecast(&["health"], &[("TILECAST_CONFIG", &file)]).0,
+            // What is given beats the file; nobody listens there.
+            tilecast(&["health", "--config", &file, "--internal-listen", "127.0.0.1:1"], &[]).0,
+            tilecast(&["health", "--config", "/nowhere.toml"], &[]).0,
+        ]
+    });
+    assert_eq!(asked.await.unwrap(), [Some(0), Some(0), Some(1), Some(2)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spool_belongs_to_one_process() {
     let server = Server::start(&[]).await;
     let spool = server.folders.spool();
