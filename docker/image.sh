@@ -12,12 +12,13 @@ cd "$(dirname "$0")/.."
 try=""
 [ "${1:-}" = --try ] && try=yes
 dir=${IMAGE_DIR:-target/image}
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 
 if [ -z "$try" ]; then
     for engine in docker podman; do
         # A command without its daemon is none.
         if "$engine" info >/dev/null 2>&1; then
-            exec "$engine" build -f docker/Dockerfile -t tilecast .
+            exec "$engine" build --build-arg VERSION="$version" -f docker/Dockerfile -t tilecast .
         fi
     done
 fi
@@ -47,7 +48,7 @@ if ! $b inspect --type image localhost/tilecast-base >/dev/null 2>&1; then
 fi
 # No layers are kept: the vfs driver copies all of a file system for each.
 $b build --isolation chroot --network host --layers=false --format docker --build-arg BUILD_BASE=localhost/tilecast-base \
-    -f docker/Dockerfile -t localhost/tilecast .
+    --build-arg VERSION="$version" -f docker/Dockerfile -t localhost/tilecast .
 
 [ -n "$try" ] || exit 0
 

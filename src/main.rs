@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode, String> {
     let args: Vec<String> = std::env::args().collect();
     let mut command = Cli::command();
-    let name = args.get(1).map(String::as_str).filter(|name| ["serve", "check"].contains(name));
+    let name = args.get(1).map(String::as_str).filter(|name| ["serve", "check", "health"].contains(name));
     if let Some(name) = name
         && let Some(path) = serve::config_file(&args)
     {
@@ -53,7 +53,10 @@ fn run() -> Result<ExitCode, String> {
         let about = command.find_subcommand(name).and_then(|found| found.get_about().cloned()).unwrap_or_default();
         let with_keys = with_file(Config::augment_args(clap::Command::new(name.to_owned()).about(about)), &path);
         let with_keys = with_keys.map_err(|error| error.to_string())?;
-        command = command.mut_subcommand(name, |_| with_keys);
+        command = command.mut_subcommand(name, |found| match name {
+            "health" => health::with_default_of(found, &with_keys),
+            _ => with_keys,
+        });
     }
     let matches = command.get_matches_from(args);
     match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {

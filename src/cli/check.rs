@@ -1,4 +1,4 @@
-//! `tilecast check`: proves the configuration that `serve` would run with: spool, encoder, store.
+//! `tilecast check`: proves the configuration that `serve` would run with: doors, TLS, events, spool, encoder, store.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,10 +10,13 @@ use clap::parser::ValueSource;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secrets};
-use crate::http::auth::Doors;
 use crate::metrics::Metrics;
+use crate::pipeline::apart::apart;
 use crate::pipeline::encode::x264;
 use crate::pipeline::store::objects::Objects;
+use crate::pipeline::store::prefix::Prefix;
+
+use super::serve::proof::{log_filter, prove};
 
 /// Begins the names of variables that say how a cloud's store is reached.
 const CLOUD_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
@@ -39,11 +42,21 @@ pub fn run(config: &Config, matches: &ArgMatches) -> Result<ExitCode, String> {
         writeln!(out, "{mark} {what}{}{said}", if said.is_empty() { "" } else { ": " })
             .map_err(|error| error.to_string())
     };
-    tell("ingest tokens", tokens(config))?;
+    tell("log", log_filter(&config.log_level).map(|_| String::new()))?;
+    let proof = prove(config, Vec::new(), SystemClock::new().unix());
+    tell("credentials of bots", proof.doors.and_then(|_| credentials(config)))?;
+    if config.doors.tls_cert.is_some() {
+        tell("TLS", proof.tls.map(|_| String::new()))?;
+    }
+    if config.doors.webhook_url.is_some() {
+        tell("events", proof.receiver.map(|_| String::new()))?;
+    }
     tell(&format!("spool {}", config.spool.display()), spool(&config.spool))?;
     let opened = config.grid().map_err(|error| error.to_string());
     let opened = opened.and_then(|_| x264::check_all(config).map_err(|error| error.to_string()));
     tell(&format!("encoder {}", config.preset), opened.map(|()| String::new()))?;
+    let prefix = config.store_prefix.parse::<Prefix>().map_err(|why| why.to_string());
+    tell(&format!("store prefix {}", config.store_prefix), prefix.map(|_| String::new()))?;
     let clock = Arc::new(SystemClock::new());
     let objects = Objects::open(&config.store, &config.store_options, Arc::new(Metrics::new()), clock);
     match objects {
@@ -52,6 +65,8 @@ pub fn run(config: &Config, matches: &ArgMatches) -> Result<ExitCode, String> {
             for (what, done) in probe(&objects, config.store.starts_with("s3://"))? {
                 tell(&format!("store {}: {what}", config.store), done.map(|()| String::new()))?;
             }
+            // Known once both folders are there.
+            tell("store and spool", apart(config).map(|()| String::new()))?;
         }
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -120,16 +135,15 @@ fn print_variables() -> String {
     ours.iter().map(line).collect()
 }
 
-fn tokens(config: &Config) -> Result<String, String> {
+/// How many there are, by their kinds: where there is none, whom the door is open to.
+fn credentials(config: &Config) -> Result<String, String> {
     let secrets = Secrets::read(&config.doors).map_err(|error| error.to_string())?;
-    // Whether each can be one.
-    let local = config.listen.ip().is_loopback();
-    Doors::new(config.doors.clone(), local, Vec::new(), &config.spool, SystemClock::new().unix())?;
-    match secrets.ingest_tokens.len() + secrets.ingest_keys.len() + secrets.recall.len() {
-        0 if config.doors.insecure || config.listen.ip().is_loopback() => Ok("none".to_owned()),
-        0 => Err(format!("none, and --listen {} is no loopback address: serve will not start", config.listen)),
-        count => Ok(count.to_string()),
-    }
+    let (tokens, keys, recall) = (secrets.ingest_tokens.len(), secrets.ingest_keys.len(), secrets.recall.len());
+    Ok(match tokens + keys + recall {
+        0 if config.doors.insecure => "none, everybody is let in (--insecure)".to_owned(),
+        0 => "none, this machine alone is let in".to_owned(),
+        _ => format!("ingest tokens {tokens}, keys of derived tokens {keys}, secrets of Recall {recall}"),
+    })
 }
 
 /// Writes a file and makes it durable, as the service does with every segment.

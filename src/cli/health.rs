@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,9 +18,22 @@ pub struct HealthArgs {
     #[arg(long, env = "TILECAST_INTERNAL_LISTEN", default_value = "127.0.0.1:9090", value_name = "ADDR")]
     pub internal_listen: SocketAddr,
 
+    /// The server's TOML file, for its `internal-listen`; below flags and environment, as there
+    #[arg(long, env = "TILECAST_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Ask whether it takes bots (/readyz), and not only whether it is alive (/healthz)
     #[arg(long)]
     pub ready: bool,
+}
+
+/// `health` with the default of `serve`'s --internal-listen, which a TOML file may have set.
+pub fn with_default_of(health: clap::Command, serve: &clap::Command) -> clap::Command {
+    let listen = serve.get_arguments().find(|arg| arg.get_id() == "internal_listen");
+    match listen.and_then(|arg| arg.get_default_values().first().cloned()) {
+        Some(listen) => health.mut_arg("internal_listen", |arg| arg.default_value(listen)),
+        None => health,
+    }
 }
 
 /// Exit code 0 when it is well, 1 when it is not.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Url;
 use tokio::net::TcpListener;
 
 use crate::clock::{Clock, SystemClock};
@@ -20,6 +21,9 @@ use crate::pipeline::Pipeline;
 use crate::shutdown::{Signals, Stop};
 
 mod listeners;
+pub(super) mod proof;
+
+use proof::prove;
 
 /// How long recordings may take to be suspended; the whole end stays under ten seconds.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(7);
@@ -36,20 +40,9 @@ pub fn run(config: Config) -> Result<ExitCode, String> {
     let local = config.listen.ip().is_loopback();
     let _spool_is_ours = lock_spool(&config.spool)?;
     let (clock, grant_key) = (SystemClock::new(), listeners::grant_key(&config.spool)?);
-    let doors = Doors::new(config.doors.clone(), local, grant_key, &config.spool, clock.unix())?;
-    if doors.lets_every_bot_in() && !config.doors.insecure && !local {
-        return Err(format!(
-            "--listen {}: without credentials for bots only loopback addresses are listened on; set TILECAST_INGEST_TOKEN, TILECAST_INGEST_KEY or TILECAST_RECALL_SECRET, or give --insecure",
-            config.listen
-        ));
-    }
-    if doors.tenants() > 1 && !config.store_prefix.contains("{tenant}") {
-        return Err(format!(
-            "--store-prefix {}: with more than one tenant it must hold {{tenant}}, for example {{tenant}}/{{recording_id}}",
-            config.store_prefix
-        ));
-    }
-    if doors.api_is_closed() && !local {
+    let proof = prove(&config, grant_key, clock.unix());
+    let ready = Ready { doors: proof.doors?, tls: proof.tls?, receiver: proof.receiver? };
+    if ready.doors.api_is_closed() && !local {
         tracing::warn!("without TILECAST_API_TOKEN the API, the page and the media are closed");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -58,13 +51,20 @@ pub fn run(config: Config) -> Result<ExitCode, String> {
         .thread_name("tokio")
         .build()
         .map_err(|error| format!("cannot start tokio: {error}"))?;
-    let code = runtime.block_on(service(config, doors));
+    let code = runtime.block_on(service(config, ready));
     // A store that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
 }
 
-async fn service(config: Config, doors: Doors) -> Result<ExitCode, String> {
+/// What was proved.
+struct Ready {
+    doors: Doors,
+    tls: Option<Certificate>,
+    receiver: Option<Url>,
+}
+
+async fn service(config: Config, ready: Ready) -> Result<ExitCode, String> {
     // Before "ready": who reads that may send a signal.
     let mut signals = Signals::catch().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let listen = |address: std::net::SocketAddr, option: &'static str| async move {
@@ -74,7 +74,7 @@ async fn service(config: Config, doors: Doors) -> Result<ExitCode, String> {
     let internal_listener = listen(config.internal_listen, "--internal-listen").await?;
     let address = public.local_addr().map_err(|error| format!("--listen: {error}"))?;
     let internal_address = internal_listener.local_addr().map_err(|error| format!("--internal-listen: {error}"))?;
-    let tls = Certificate::open(&config.doors)?;
+    let Ready { doors, tls, receiver } = ready;
     let (pipeline, mut threads) = Pipeline::start(config, Arc::new(SystemClock::new()))?;
     let app = App {
         pipeline: Arc::clone(&pipeline),
@@ -87,7 +87,7 @@ async fn service(config: Config, doors: Doors) -> Result<ExitCode, String> {
     };
     tokio::spawn(Arc::clone(&app.doors).watch_files(app.stop.listen()));
     let (limits, inside) = listeners::limits(&pipeline.config, tls.as_ref());
-    listeners::tell_events(&app)?;
+    listeners::tell_events(&app, receiver)?;
     if let Some(certificate) = tls {
         tokio::spawn(certificate.watch(app.stop.listen()));
     }
@@ -151,15 +151,7 @@ fn lock_spool(spool: &Path) -> Result<File, String> {
 }
 
 fn start_log(config: &Config) -> Result<(), String> {
-    let is_level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
-    if !config.log_level.split(',').all(|part| part.contains('=') || is_level(part.trim())) {
-        return Err(format!(
-            "--log-level {:?}: write off, error, warn, info, debug or trace, or target=level with commas between",
-            config.log_level
-        ));
-    }
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)
-        .map_err(|error| format!("--log-level {}: {error}", config.log_level))?;
+    let filter = proof::log_filter(&config.log_level)?;
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
     // A second start in one process (a test) keeps the first log.

@@ -32,8 +32,9 @@ pub struct Doors {
     #[arg(long, env = "TILECAST_GRANT_KEY_FILE", value_name = "FILE")]
     pub grant_key_file: Option<PathBuf>,
 
+    // The address may be a secret of the receiver's: the help does not print it.
     /// Where events are sent, signed: `https://...`
-    #[arg(long, env = "TILECAST_WEBHOOK_URL", value_name = "URL")]
+    #[arg(long, env = "TILECAST_WEBHOOK_URL", hide_env_values = true, hide_default_value = true, value_name = "URL")]
     pub webhook_url: Option<String>,
 
     /// File with the secrets (whsec_...) that sign events, instead of the variable TILECAST_WEBHOOK_SECRET

@@ -1,6 +1,7 @@
 //! Connections: accept, TLS, how many there are, socket options, and the limits on a request's headers.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,10 @@ pub struct Limits {
     pub tls: Option<TlsAcceptor>,
 }
 
+/// Who sent a request, as far as the connection tells: behind a proxy that is the proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
 /// Ends a connection so that the peer reads our last words: closing a stream with unread bytes in it would be a reset,
 /// which throws away what the peer has not read yet. Whatever still comes is thrown away, for `limit` at most.
 pub async fn linger(mut stream: impl Stream, limit: Duration) {
@@ -95,7 +100,7 @@ pub async fn serve(
             Ok((stream, peer)) => match limits.census.enter(peer.ip()) {
                 Some(place) => {
                     let wire = Arc::new(Wire::new(Arc::clone(&wires)));
-                    let came = Came { stream, place, wire, metrics: Arc::clone(&metrics) };
+                    let came = Came { stream, peer: Peer(peer.ip()), place, wire, metrics: Arc::clone(&metrics) };
                     connections.spawn(connection(came, router.clone(), limits.clone(), stop.clone()));
                 }
                 None => {
@@ -138,13 +143,14 @@ async fn tell(mut stream: TcpStream) {
 /// A connection that was taken.
 struct Came {
     stream: TcpStream,
+    peer: Peer,
     place: Place,
     wire: Arc<Wire>,
     metrics: Arc<Metrics>,
 }
 
 async fn connection(came: Came, router: Router, limits: Limits, mut stop: Stopped) {
-    let Came { stream, place, wire, metrics } = came;
+    let Came { stream, peer, place, wire, metrics } = came;
     let socket = socket2::SockRef::from(&stream);
     // Neither is worth losing a connection for.
     let _ = socket.set_tcp_nodelay(true);
@@ -161,6 +167,7 @@ async fn connection(came: Came, router: Router, limits: Limits, mut stop: Stoppe
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&wire));
+        request.extensions_mut().insert(peer);
         router.clone().oneshot(request)
     });
     let mut builder = hyper::server::conn::http1::Builder::new();

@@ -21,9 +21,9 @@ use crate::pipeline::pass::{Limited, SpentIds};
 use crate::pipeline::session::{Accepted, Session, StoreWord, TRY_AGAIN_LATER};
 
 use super::App;
-use super::auth::Admitted;
+use super::auth::{Admitted, BotRefusal};
 use super::error::ApiError;
-use super::server::linger;
+use super::server::{Peer, linger};
 use super::wire::Wire;
 
 /// How long a closing socket may take to answer our close.
@@ -47,6 +47,7 @@ pub async fn upgrade(
     key: Option<Path<String>>,
     Query(asked): Query<Vec<(String, String)>>,
     Extension(wire): Extension<Arc<Wire>>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
@@ -58,15 +59,11 @@ pub async fn upgrade(
     }
     // Any query passes: a bot that is refused for one dials in vain 30 times.
     let token = asked.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
-    let Some(admitted) =
-        app.doors.admit(token, &headers, app.pipeline.clock.unix()).filter(|admitted| app.has_use_for(admitted))
-    else {
-        metrics.socket_refused("unauthorized");
-        tracing::warn!(
-            key = key.as_ref().map(|Path(key)| key.as_str()),
-            "a socket without a valid token or signature was refused"
-        );
-        return ApiError::new(StatusCode::UNAUTHORIZED, "give a valid ?token= or a valid signature").into_response();
+    let admitted = match admit(&app, token, &headers) {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            return refused(&app, refusal, key.as_ref().map(|Path(key)| key.as_str()), peer).into_response();
+        }
     };
     if app.stop.is_rung() {
         metrics.socket_refused("stopping");
@@ -97,7 +94,7 @@ pub async fn upgrade(
             metrics.socket_refused("no_websocket");
             let agent = headers.get(header::USER_AGENT).is_some();
             tracing::debug!(has_agent = agent, "a request for a socket that is no upgrade");
-            return rejection.into_response();
+            return ApiError::new(rejection.status(), rejection.body_text()).into_response();
         }
     };
     let max = usize::try_from(app.pipeline.config.message_max).unwrap_or(usize::MAX);
@@ -108,6 +105,36 @@ pub async fn upgrade(
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER_MAX)
         .on_upgrade(move |socket| serve(app, socket, wire, Caller { admitted, key, judged }))
+}
+
+fn admit(app: &App, token: Option<&str>, headers: &HeaderMap) -> Result<Admitted, BotRefusal> {
+    let unix = app.pipeline.clock.unix();
+    let admitted = app.doors.admit(token, headers, unix)?;
+    match admitted.pass.refuses(unix).filter(|_| !app.has_use_for(&admitted)) {
+        Some(limited) => Err(BotRefusal::Limited(limited)),
+        None => Ok(admitted),
+    }
+}
+
+/// The answer to who is not let in. Who dials without end must not fill the log; the metrics have all of them.
+fn refused(app: &App, refusal: BotRefusal, key: Option<&str>, Peer(peer): Peer) -> ApiError {
+    let (counted, answer) = match refusal {
+        BotRefusal::Closed => (
+            "closed",
+            ApiError::new(
+                StatusCode::FORBIDDEN,
+                "without credentials for bots only this machine is let in; set TILECAST_INGEST_TOKEN, \
+                 TILECAST_INGEST_KEY or TILECAST_RECALL_SECRET, or start with --insecure",
+            ),
+        ),
+        // Which of the two was wrong is for the log alone.
+        _ => ("unauthorized", ApiError::new(StatusCode::UNAUTHORIZED, "give a valid ?token= or a valid signature")),
+    };
+    let nth = app.pipeline.metrics.socket_refused(counted);
+    if nth.is_power_of_two() {
+        tracing::warn!(reason = refusal.name(), %peer, key, so_far = nth, "a socket was refused at the door");
+    }
+    answer
 }
 
 /// 503 for a bot that is new while there is no room: it dials again, as balancers do with another server.

@@ -17,14 +17,14 @@ impl Metrics {
         );
     }
 
-    /// Counts an upgrade that was refused.
-    pub fn socket_refused(&self, reason: &'static str) {
-        self.sockets_refused.get_or_create(&ReasonLabel { reason }).inc();
+    /// Counts an upgrade that was refused; says the how manieth of this reason it is.
+    pub fn socket_refused(&self, reason: &'static str) -> u64 {
+        self.sockets_refused.get_or_create(&ReasonLabel { reason }).inc() + 1
     }
 
     /// Counts a connection that was one too many; says the how manieth it is.
     pub fn connection_refused(&self) -> u64 {
-        self.sockets_refused.get_or_create(&ReasonLabel { reason: "connections" }).inc() + 1
+        self.socket_refused("connections")
     }
 
     /// Counts an upgrade that was let in for recordings that are here alone.
@@ -37,8 +37,9 @@ impl Metrics {
         self.requests_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// Counts a try to tell an event: taken, failed, given_up, or lost before it was kept.
-    pub fn event_told(&self, reason: &'static str) {
-        self.events_told.get_or_create(&ReasonLabel { reason }).inc();
+    /// Counts a try to tell an event: taken, failed, given_up, or lost before it was kept. Says the how manieth of this
+    /// outcome it is.
+    pub fn event_told(&self, reason: &'static str) -> u64 {
+        self.events_told.get_or_create(&ReasonLabel { reason }).inc() + 1
     }
 }

@@ -8,7 +8,7 @@ use super::store::objects::Objects;
 ///
 /// # Errors
 /// Text that names both options.
-pub(super) fn apart(config: &Config) -> Result<(), String> {
+pub fn apart(config: &Config) -> Result<(), String> {
     let Some(store) = Objects::folder(&config.store) else { return Ok(()) };
     let whole = |path: &std::path::Path| std::fs::canonicalize(path).ok();
     let (Some(store), Some(spool)) = (whole(&store), whole(&config.spool)) else { return Ok(()) };

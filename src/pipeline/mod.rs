@@ -1,7 +1,7 @@
 //! Wiring only: every channel, thread and capacity of the pipeline is made here.
 
 pub mod admission;
-mod apart;
+pub mod apart;
 pub mod assembly;
 pub mod budget;
 mod current;

@@ -24,6 +24,8 @@ use super::store::manifest::{Manifest, State};
 const FILE: &str = ".outbox.jsonl";
 /// Events that wait; more are lost, and counted.
 const WAITING_MAX: usize = 10_000;
+/// A bot's dials end after 90 s, and are one event or two.
+const REFUSED_STEP: Micros = Micros::from_secs(120);
 /// The file is written anew when it has so many lines more than events.
 const DONE_LINES_MAX: usize = 1_000;
 
@@ -100,10 +102,10 @@ impl Event {
         Event::new("recording.deleted", &[&address, ""], &address, unix, &data)
     }
 
-    /// `bot.refused`: `key` is the caller's name for the bot.
+    /// `bot.refused`: `key` is the caller's name for the bot. Its next dials have the same id for a while.
     pub fn bot_refused(key: Option<&str>, tenant: Option<&str>, reason: &str, unix: Micros) -> Event {
         let data = json!({ "tenant": tenant, "key": key, "reason": reason });
-        let at = unix.0.to_string();
+        let at = unix.0.div_euclid(REFUSED_STEP.0).to_string();
         let recording = format!("bot {}", key.unwrap_or_default());
         Event::new("bot.refused", &[key.unwrap_or_default(), reason, &at], &recording, unix, &data)
     }
@@ -142,16 +144,23 @@ pub struct Outbox {
     path: PathBuf,
     /// Rung when there is one more.
     pub changed: Notify,
-    inner: Mutex<Inner>,
+    /// Locked first, and for as long as the queue changes: so the lines are in its order.
+    lines: Mutex<Lines>,
+    /// Never locked while the disk is waited for: the sender looks at it between its requests.
+    queue: Mutex<Queue>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Lines {
     file: File,
+    /// Those that are over.
+    done: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
     waiting: VecDeque<Arc<Event>>,
     ids: HashSet<String>,
-    /// Lines of the file that are over.
-    done: usize,
 }
 
 impl Outbox {
@@ -166,44 +175,56 @@ impl Outbox {
             Err(error) if error.kind() == io::ErrorKind::NotFound => VecDeque::new(),
             Err(error) => return Err(error),
         };
-        let file = write_anew(&path, &waiting)?;
+        let lines = Mutex::new(Lines { file: write_anew(&path, &waiting)?, done: 0 });
         let ids = waiting.iter().map(|event| event.id.clone()).collect();
-        Ok(Outbox { path, changed: Notify::new(), inner: Mutex::new(Inner { file, waiting, ids, done: 0 }) })
+        Ok(Outbox { path, changed: Notify::new(), lines, queue: Mutex::new(Queue { waiting, ids }) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps an event until it is taken. Blocks for the disk. Returns false where there are too many already.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an event until it is taken; nothing is done for one that waits already. Blocks for the disk. Returns false
+    /// where there are too many.
     ///
     /// # Errors
     /// Of the file; it is told all the same, as long as this process lives.
     pub fn put(&self, event: Event) -> io::Result<bool> {
-        let mut inner = self.lock();
-        if inner.waiting.len() >= WAITING_MAX {
-            return Ok(false);
-        }
-        if !inner.ids.insert(event.id.clone()) {
-            return Ok(true);
+        let mut lines = self.lines();
+        {
+            let queue = self.queue();
+            if queue.ids.contains(&event.id) {
+                return Ok(true);
+            }
+            if queue.waiting.len() >= WAITING_MAX {
+                return Ok(false);
+            }
         }
         let event = Arc::new(event);
-        inner.waiting.push_back(Arc::clone(&event));
+        let written = append(&mut lines.file, &Line::Event((*event).clone()));
+        {
+            let mut queue = self.queue();
+            queue.ids.insert(event.id.clone());
+            queue.waiting.push_back(event);
+        }
         self.changed.notify_one();
-        append(&mut inner.file, &Line::Event((*event).clone()))?;
-        Ok(true)
+        written.map(|()| true)
     }
 
     /// The first of each recording: those that may be told now.
     pub fn heads(&self) -> Vec<Arc<Event>> {
-        let inner = self.lock();
+        let queue = self.queue();
         let mut seen = HashSet::new();
-        inner.waiting.iter().filter(|event| seen.insert(event.recording.as_str())).cloned().collect()
+        queue.waiting.iter().filter(|event| seen.insert(event.recording.as_str())).cloned().collect()
     }
 
     /// How many wait.
     pub fn waiting(&self) -> usize {
-        self.lock().waiting.len()
+        self.queue().waiting.len()
     }
 
     /// It was taken, or is given up. Blocks for the disk.
@@ -211,17 +232,21 @@ impl Outbox {
     /// # Errors
     /// Of the file; then it is told once more after a restart.
     pub fn done(&self, id: &str) -> io::Result<()> {
-        let mut inner = self.lock();
-        inner.waiting.retain(|event| event.id != id);
-        inner.ids.remove(id);
+        let mut lines = self.lines();
+        let left = {
+            let mut queue = self.queue();
+            queue.waiting.retain(|event| event.id != id);
+            queue.ids.remove(id);
+            queue.waiting.len()
+        };
         self.changed.notify_one();
-        inner.done += 2;
-        if inner.done > DONE_LINES_MAX.max(2 * inner.waiting.len()) {
-            inner.file = write_anew(&self.path, &inner.waiting)?;
-            inner.done = 0;
+        lines.done += 2;
+        if lines.done > DONE_LINES_MAX.max(2 * left) {
+            let waiting = self.queue().waiting.clone();
+            *lines = Lines { file: write_anew(&self.path, &waiting)?, done: 0 };
             return Ok(());
         }
-        append(&mut inner.file, &Line::Done(id.to_owned()))
+        append(&mut lines.file, &Line::Done(id.to_owned()))
     }
 }
 
@@ -238,21 +263,33 @@ fn read(lines: impl BufRead) -> io::Result<VecDeque<Arc<Event>>> {
     Ok(waiting)
 }
 
+fn write(to: &mut Vec<u8>, line: &Line) -> io::Result<()> {
+    serde_json::to_writer(&mut *to, line).map_err(io::Error::other)?;
+    to.push(b'\n');
+    Ok(())
+}
+
 fn append(file: &mut File, line: &Line) -> io::Result<()> {
-    let mut text = serde_json::to_vec(line).map_err(io::Error::other)?;
-    text.push(b'\n');
+    let mut text = Vec::new();
+    write(&mut text, line)?;
     file.write_all(&text)?;
     file.sync_data()
 }
 
 /// Aside, then in its place.
 fn write_anew(path: &Path, waiting: &VecDeque<Arc<Event>>) -> io::Result<File> {
+    let mut text = Vec::new();
+    for event in waiting {
+        write(&mut text, &Line::Event((**event).clone()))?;
+    }
     let aside = path.with_extension("aside");
     let mut file = File::create(&aside)?;
-    for event in waiting {
-        append(&mut file, &Line::Event((**event).clone()))?;
-    }
+    file.write_all(&text)?;
+    file.sync_all()?;
     std::fs::rename(&aside, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
     Ok(file)
 }
 
@@ -290,6 +327,42 @@ mod tests {
             .unwrap();
         let outbox = Outbox::open(dir.path()).unwrap();
         assert_eq!((heads(&outbox), outbox.waiting()), (vec!["2".to_owned()], 1));
+    }
+
+    #[test]
+    fn the_dials_of_one_bot_are_one_event_or_two() {
+        let id = |key: &str, reason: &str, secs: i64| {
+            Event::bot_refused(Some(key), None, reason, Micros::from_secs(1_800_000_050 + secs)).id
+        };
+        let dials: HashSet<String> = (0..30).map(|nth| id("bot", "overloaded", 3 * nth)).collect();
+        assert!((1..=2).contains(&dials.len()), "{dials:?}");
+        assert!(!dials.contains(&id("other", "overloaded", 0)) && !dials.contains(&id("bot", "spool", 0)));
+        assert!(!dials.contains(&id("bot", "overloaded", 3600)), "an hour later it is another bot");
+    }
+
+    #[test]
+    fn one_that_waits_needs_no_room_and_one_more_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let full: VecDeque<_> = (0..WAITING_MAX).map(|n| Arc::new(event(&n.to_string(), "a"))).collect();
+        write_anew(&dir.path().join(FILE), &full).unwrap();
+        let outbox = Outbox::open(dir.path()).unwrap();
+        assert!(outbox.put(event("0", "a")).unwrap() && !outbox.put(event("more", "a")).unwrap());
+        assert_eq!(outbox.waiting(), WAITING_MAX);
+        outbox.done("0").unwrap();
+        assert!(outbox.put(event("more", "a")).unwrap());
+        assert_eq!(heads(&outbox), ["1"]);
+        drop(outbox);
+        let again = Outbox::open(dir.path()).unwrap();
+        assert_eq!((again.waiting(), again.queue().waiting.back().unwrap().id.as_str()), (WAITING_MAX, "more"));
+    }
+
+    #[test]
+    fn who_looks_does_not_wait_for_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(dir.path()).unwrap();
+        outbox.put(event("1", "a")).unwrap();
+        let _being_written = outbox.lines();
+        assert_eq!((heads(&outbox), outbox.waiting()), (vec!["1".to_owned()], 1));
     }
 
     #[test]

@@ -53,8 +53,16 @@ fn keep(events: &Receiver<Event>, outbox: &Outbox, metrics: &Metrics) {
 fn keep_one(event: Event, outbox: &Outbox, metrics: &Metrics) {
     match outbox.put(event) {
         Ok(true) => {}
-        Ok(false) => metrics.event_told("lost"),
+        Ok(false) => lose(metrics),
         Err(error) => tracing::warn!(%error, "the outbox cannot be written; its events last as long as the process"),
+    }
+}
+
+/// For want of room, on disk or on the way there: the first is told, and then ever fewer.
+fn lose(metrics: &Metrics) {
+    let nth = metrics.event_told("lost");
+    if nth.is_power_of_two() {
+        tracing::warn!(so_far = nth, "an event is lost: too many wait for the receiver at --webhook-url");
     }
 }
 
@@ -68,7 +76,7 @@ impl Pipeline {
         if let Some(telling) = &self.telling
             && telling.events.try_send(event()).is_err()
         {
-            self.metrics.event_told("lost");
+            lose(&self.metrics);
         }
     }
 

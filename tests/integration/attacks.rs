@@ -132,6 +132,55 @@ async fn each_attack_has_its_status() {
     assert!(!log.contains(ADMIN) && !log.contains(READER) && !log.contains(GRANT_KEY), "{log}");
 }
 
+/// What a page of another site, a rebound name and a proxy bring to the bots' door.
+const NOT_OF_THIS_MACHINE: [(&str, &str); 8] = [
+    ("origin", "https://evil.example"),
+    ("origin", "null"),
+    ("host", "rebound.example"),
+    ("host", "127.0.0.1.nip.io:8080"),
+    ("x-forwarded-for", "203.0.113.7"),
+    ("x-real-ip", "127.0.0.1"),
+    ("forwarded", "for=203.0.113.7"),
+    ("via", "1.1 proxy"),
+];
+
+/// 101, or the status of a refusal.
+async fn dialed(url: &str, headers: &[(&'static str, &str)]) -> u16 {
+    match Bot::dial_with(url, headers).await {
+        Ok(_) => 101,
+        Err((status, body)) => {
+            assert!(body.starts_with("{\"error\":"), "{body}");
+            status
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_door_without_credentials_is_open_to_this_machine_alone() {
+    let server = Server::start(&[]).await;
+    assert_eq!(dialed(&server.ws(), &[]).await, 101);
+    assert_eq!(dialed(&server.ws(), &[("origin", "http://localhost:8080")]).await, 101, "our own page");
+    for header in NOT_OF_THIS_MACHINE {
+        assert_eq!(dialed(&server.ws(), &[header]).await, 403, "{header:?}");
+    }
+    let refused = server.metrics().await.get("tilecast_sockets_refused_total{reason=\"closed\"}");
+    assert_eq!(refused, NOT_OF_THIS_MACHINE.len() as f64);
+    let log = server.log();
+    let told: Vec<&String> = log.iter().filter(|line| line.contains("refused at the door")).collect();
+    assert_eq!(told.len(), 4, "the first, the second, the fourth and the eighth: {told:?}");
+    for part in ["\"reason\":\"closed\"", "\"peer\":\"127.0.0.1\"", "\"so_far\":8"] {
+        assert!(told[3].contains(part), "{part} in {}", told[3]);
+    }
+    let insecure = Server::start(&["--insecure"]).await;
+    let variables = [("TILECAST_INGEST_TOKEN", "good")];
+    let with_token = Server::start_in(&Folders::new(), &[], &variables).await;
+    for header in NOT_OF_THIS_MACHINE {
+        assert_eq!(dialed(&insecure.ws(), &[header]).await, 101, "--insecure: {header:?}");
+        assert_eq!(dialed(&format!("{}?token=good", with_token.ws()), &[header]).await, 101, "a token: {header:?}");
+        assert_eq!(dialed(&with_token.ws(), &[header]).await, 401, "no token: {header:?}");
+    }
+}
+
 /// Its length is named, and then nothing.
 async fn a_body_that_does_not_come(server: &Server) {
     let mut slow = TcpStream::connect(server.public).await.unwrap();

@@ -78,6 +78,9 @@ async fn a_signature_opens_once_and_goes_on_for_ever() {
     assert_eq!(metrics.get("tilecast_sockets_refused_total{reason=\"stale_signature\"}"), 2.0);
     assert_eq!(metrics.get("tilecast_sockets_refused_total{reason=\"unauthorized\"}"), 5.0);
     let log = server.log().join("\n");
+    for why in ["no_token_and_no_signature", "wrong_signature", "stale_signature"] {
+        assert!(log.contains(&format!("\"reason\":\"{why}\"")), "the first, second and fourth refusal are told: {log}");
+    }
     assert!(!log.contains("MDEyMzQ1") && !log.contains("v1,"), "neither secret nor signature is logged: {log}");
 }
 
@@ -178,12 +181,53 @@ async fn secrets_are_changed_by_their_files_while_the_server_runs() {
     assert!(!log.contains("new-token") && !log.contains("old-token"), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_secrets_that_the_next_start_would_refuse_change_nothing() {
+    let folders = Folders::new();
+    let file = folders.store().with_file_name("tokens");
+    std::fs::write(&file, "acme:first\n").unwrap();
+    let args = ["--ingest-token-file", file.to_str().unwrap(), "--store-prefix", "meetings/{recording_id}"];
+    let server = Server::start_in(&folders, &args, &[]).await;
+    let opens = async |token: &str| Bot::dial(&format!("{}?token={token}", server.ws())).await.is_ok();
+    std::fs::write(&file, "acme:second\numbrella:third\n").unwrap();
+    until("it is told, with the way out", || async {
+        server
+            .log()
+            .iter()
+            .any(|line| line.contains("could not be read again") && line.contains("it must hold {tenant}"))
+            .then_some(())
+    })
+    .await;
+    assert!(opens("first").await && !opens("second").await && !opens("third").await);
+    std::fs::write(&file, "acme:second\n").unwrap();
+    until("what is good again is taken", || async { opens("second").await.then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_simulated_bot_without_a_good_token_ends_at_once() {
+    let variables = [("TILECAST_INGEST_TOKEN", "good")];
+    let server = Server::start_in(&Folders::new(), &[], &variables).await;
+    let url = format!("{}?token=wrong", server.ws());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilecast"));
+    command.args(["simulate", "--url", &url, "--size", "160x96", "--duration", "1s", "--bots", "2"]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let lines = |word: &str| said.lines().filter(|line| line.contains(word)).count();
+    assert_eq!(lines("-0: refused: HTTP 401") + lines("-1: refused: HTTP 401"), 1, "the first alone: {said}");
+    assert!(said.contains("the server answers 401: give an ingest token"), "{said}");
+    let refused = server.metrics().await.get("tilecast_sockets_refused_total{reason=\"unauthorized\"}");
+    assert_eq!(refused, 2.0, "each dials once");
+}
+
 #[test]
 fn a_secret_that_cannot_be_one_is_refused_without_being_told() {
     for (name, value) in [
         ("TILECAST_RECALL_SECRET", "hush-hush"),
         ("TILECAST_RECALL_SECRET", "whsec_hush!hush"),
         ("TILECAST_INGEST_KEY", "hush"),
+        ("TILECAST_GRANT_KEY", "hush"),
+        ("TILECAST_GRANT_KEY", "a key that is long enough,hush"),
         ("TILECAST_INGEST_TOKEN", "no tenant:hush"),
     ] {
         let (code, said) = refused(&[], &[(name, value)]);

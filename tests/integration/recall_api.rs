@@ -30,6 +30,7 @@ async fn recall() -> (SocketAddr, Asked) {
         match (method.as_str(), uri.path().trim_end_matches(BOT_ID)) {
             ("POST", "/api/v1/bot/") => (StatusCode::CREATED, json!({ "id": BOT_ID }).to_string()),
             _ if uri.path().ends_with("/leave_call/") => (StatusCode::OK, String::new()),
+            _ if uri.path().ends_with("/of-nothing/") => (StatusCode::OK, "{}".to_owned()),
             _ => {
                 let bot = json!({ "status_changes": [{ "code": "in_call_recording" }], "recordings": [{ "id": "r",
                     "status": { "code": "processing" }, "realtime_endpoints":
@@ -114,6 +115,65 @@ async fn a_failed_endpoint_is_told_and_a_bot_leaves() {
     let routes: Vec<String> = asked.0.lock().unwrap().iter().map(|(route, _)| route.clone()).collect();
     assert_eq!(routes, [format!("GET /api/v1/bot/{BOT_ID}/"), format!("POST /api/v1/bot/{BOT_ID}/leave_call/")]);
     assert_eq!(bot(address, API_KEY, &["leave", "../bot"]).await.status.code(), Some(2));
+    let nothing = bot(address, API_KEY, &["status", "of-nothing"]).await;
+    let said = String::from_utf8(nothing.stderr).unwrap();
+    assert!(nothing.status.code() == Some(2) && said.contains("tells nothing of bot of-nothing"), "{said}");
+}
+
+/// `bot create --dry-run`: the token in the address that the bot would dial, or what was said instead, and all of stderr.
+fn token_of(args: &[&str], variables: &[(&str, &str)]) -> (Result<String, Option<i32>>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilecast"));
+    command.args(["bot", "create", "--dry-run", "--meeting-url", "https://meet.example/abc"]).args(args);
+    if !args.contains(&"--public-url") {
+        command.args(["--public-url", "https://tiles.example"]);
+    }
+    let output = command.env_clear().envs(variables.iter().copied()).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    if !output.status.success() {
+        return (Err(output.status.code()), errors);
+    }
+    let said = String::from_utf8(output.stdout).unwrap();
+    let body: Value = serde_json::from_str(said.split_once('\n').unwrap().1).unwrap();
+    let url = body["recording_config"]["realtime_endpoints"][0]["url"].as_str().unwrap();
+    let query = reqwest::Url::parse(url).unwrap();
+    let pairs: Vec<_> = query.query_pairs().collect();
+    assert!(pairs.len() == 1 && pairs[0].0 == "token" && query.fragment().is_none(), "{url}");
+    (Ok(pairs[0].1.clone().into_owned()), errors)
+}
+
+#[test]
+fn a_listed_token_stands_in_where_there_is_no_key_and_only_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tokens");
+    std::fs::write(&file, "acme:of acme & co#1%20\nour+own\n").unwrap();
+    let file = file.to_str().unwrap();
+    let listed = [("TILECAST_INGEST_TOKEN", "acme:a,b")];
+    for (args, variables, token) in [
+        (&[][..], &listed[..], "b"),
+        (&["--tenant", "acme"], &listed, "a"),
+        (&["--tenant", "acme", "--ingest-token-file", file], &[], "of acme & co#1%20"),
+        (&[], &[("TILECAST_INGEST_TOKEN_FILE", file)], "our+own"),
+    ] {
+        let (found, said) = token_of(args, variables);
+        assert_eq!(found.as_deref(), Ok(token), "{args:?}: {said}");
+        assert!(said.contains("does not expire") && said.contains("TILECAST_INGEST_KEY"), "{said}");
+        assert!(!said.contains("acme"), "{said}");
+    }
+    let (derived, said) = token_of(&[], &[listed[0], ("TILECAST_INGEST_KEY", KEY)]);
+    assert!(derived.is_ok_and(|token| token.starts_with("tc1.")) && said.is_empty(), "{said}");
+    let with = |name, value| [listed[0], (name, value)];
+    for (args, variables, word) in [
+        (&[][..], &with("TILECAST_INGEST_KEY", "short")[..], "16 bytes"),
+        (&[], &with("TILECAST_INGEST_KEY_FILE", "/nowhere/key"), "/nowhere/key"),
+        (&["--tenant", "other"], &listed, "nor is a token listed"),
+        (&["--tenant", "a b"], &listed, "--tenant"),
+        (&["--ingest-token-file", "/nowhere/tokens"], &listed, "/nowhere/tokens"),
+        (&["--public-url", "wss://tiles.example/ws/recall/"], &listed, "leave out /ws/recall"),
+        (&["--public-url", "wss://tiles.example/ws/recall/key/"], &listed, "leave out /ws/recall"),
+    ] {
+        let (refused, said) = token_of(args, variables);
+        assert!(refused == Err(Some(2)) && said.contains(word), "{args:?}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! A start that would end badly is refused with a word about why, and one that is good does not depend on the log.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tilecast::media::Kind;
@@ -31,6 +32,83 @@ fn a_start_that_would_end_badly_is_refused_by_name() {
             assert!(said.contains(word), "{args:?}: {said}");
         }
     }
+}
+
+/// The program by itself; gives its exit code and what it printed.
+fn tilecast(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilecast"));
+    command.args(args).env_clear().envs(variables.iter().copied()).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// The same with `check`, on folders of its own.
+fn check(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let folders = Folders::new();
+    let (store, spool) = (folders.store(), folders.spool());
+    let ours = ["check", "--store", store.to_str().unwrap(), "--spool", spool.to_str().unwrap()];
+    tilecast(&[&ours, args].concat(), variables)
+}
+
+#[test]
+fn what_serve_refuses_check_refuses() {
+    let secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
+    let nowhere = ["--tls-cert", "/nowhere/cert.pem", "--tls-key", "/nowhere/key.pem"];
+    for (args, variables, word) in [
+        (&["--store-prefix", "{recording_id}"][..], &[("TILECAST_INGEST_TOKEN", "acme:a,b")][..], "{tenant}"),
+        (&["--store-prefix", "../x"], &[], "tilecast's own"),
+        (&nowhere, &[], "--tls-cert /nowhere/cert.pem"),
+        (&["--webhook-url", "ftp://x"], &[("TILECAST_WEBHOOK_SECRET", secret)], "--webhook-url: write https"),
+        (&["--webhook-url", "https://x.example"], &[], "TILECAST_WEBHOOK_SECRET"),
+        (&[], &[("TILECAST_INGEST_KEY", "short")], "TILECAST_INGEST_KEY"),
+        (&[], &[("TILECAST_GRANT_KEY", "short")], "TILECAST_GRANT_KEY"),
+        (&["--listen", "0.0.0.0:0"], &[], "without credentials for bots"),
+        (&["--log-level", "blah"], &[], "--log-level"),
+    ] {
+        let (code, said) = refused(args, variables);
+        assert!(code == 2 && said.contains(word), "serve {args:?}: {said}");
+        let (code, said) = check(args, variables);
+        let failed: Vec<&str> = said.lines().filter(|line| line.starts_with("FAIL")).collect();
+        assert!(code == Some(1) && failed.len() == 1 && failed[0].contains(word), "check {args:?}: {said}");
+    }
+    let good = [("TILECAST_INGEST_TOKEN", "a,b"), ("TILECAST_INGEST_KEY", "a key that is long enough")];
+    let (code, said) = check(&[], &good);
+    let line = "ok   credentials of bots: ingest tokens 2, keys of derived tokens 1, secrets of Recall 0\n";
+    assert!(code == Some(0) && said.contains(line), "{said}");
+    assert!(check(&[], &[]).1.contains("ok   credentials of bots: none, this machine alone is let in\n"));
+}
+
+#[test]
+fn the_help_does_not_tell_where_events_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tilecast.toml");
+    std::fs::write(&file, "webhook-url = \"https://hooks.example/hush\"\n").unwrap();
+    for (args, variables) in [
+        (&["serve", "--help"][..], &[("TILECAST_WEBHOOK_URL", "https://hooks.example/hush")][..]),
+        (&["serve", "--config", file.to_str().unwrap(), "--help"], &[]),
+    ] {
+        let (code, said) = tilecast(args, variables);
+        assert!(code == Some(0) && said.contains("--webhook-url") && !said.contains("hush"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_asks_where_the_file_says_that_the_server_listens() {
+    let server = Server::start(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tilecast.toml");
+    std::fs::write(&file, format!("internal-listen = \"{}\"\nfps = 4\n", server.internal)).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        [
+            tilecast(&["health", "--config", &file], &[]).0,
+            tilecast(&["health"], &[("TILECAST_CONFIG", &file)]).0,
+            // What is given beats the file; nobody listens there.
+            tilecast(&["health", "--config", &file, "--internal-listen", "127.0.0.1:1"], &[]).0,
+            tilecast(&["health", "--config", "/nowhere.toml"], &[]).0,
+        ]
+    });
+    assert_eq!(asked.await.unwrap(), [Some(0), Some(0), Some(1), Some(2)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

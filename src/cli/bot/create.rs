@@ -1,8 +1,10 @@
 //! `tilecast bot create`: sends a bot into a meeting, with a token of ours in the address that it dials.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use reqwest::Url;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -10,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::entries;
 
 use super::recall::RecallArgs;
-use super::token::TokenArgs;
+use super::token::{NO_KEY, TokenArgs};
 
 /// What a bot is asked to send.
 const EVENTS: [&str; 8] = [
@@ -60,6 +62,10 @@ pub struct CreateArgs {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// File with the ingest tokens, instead of the variable TILECAST_INGEST_TOKEN; used where there is no key
+    #[arg(long, env = "TILECAST_INGEST_TOKEN_FILE", value_name = "FILE")]
+    pub ingest_token_file: Option<PathBuf>,
+
     #[command(flatten)]
     token: TokenArgs,
 
@@ -78,14 +84,18 @@ impl CreateArgs {
 
     /// The request's body (RECALL's `POST /api/v1/bot/`).
     fn request(&self, key: &str, token: &str) -> Result<Value, String> {
-        let url = format!("{}/ws/recall/{key}/?token={token}", self.server()?);
+        let server = self.server()?;
+        let url = Url::parse(&format!("{server}/ws/recall/{key}/"));
+        let mut url = url.map_err(|error| format!("--public-url {server}: {error}"))?;
+        // A listed token may hold what means something else in an address.
+        url.query_pairs_mut().append_pair("token", token);
         let mut request = json!({
             "meeting_url": self.meeting_url,
             "metadata": self.metadata.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect::<Map<_, _>>(),
             "recording_config": {
                 "video_mixed_layout": "gallery_view_v2",
                 "video_separate_png": {},
-                "realtime_endpoints": [{ "type": "websocket", "url": url, "events": EVENTS }],
+                "realtime_endpoints": [{ "type": "websocket", "url": url.as_str(), "events": EVENTS }],
             },
         });
         if let Some(name) = &self.name {
@@ -116,6 +126,9 @@ fn socket_base(url: &str) -> Result<String, String> {
     if rest.is_empty() || rest.contains(['?', '#', ' ']) {
         return Err(wrong());
     }
+    if rest.contains("/ws/recall") {
+        return Err(format!("--public-url {url}: leave out /ws/recall and what follows, which is put behind it"));
+    }
     Ok(format!("{scheme}://{rest}"))
 }
 
@@ -130,16 +143,24 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// A token for the bot: derived where there is a key, else the one that is listed for the tenant.
-fn token(args: &TokenArgs, clock: &dyn Clock) -> Result<String, String> {
-    let derived = args.token(clock.unix());
-    let listed = entries("TILECAST_INGEST_TOKEN", None).map_err(|error| error.to_string())?;
-    let of_tenant = listed.iter().find_map(|entry| match (entry.split_once(':'), &args.tenant) {
+/// A token for the bot: derived where there is a key, else the one that is listed for the tenant. A key that is of no use is
+/// an error: a token that never expires must not stand in for it unseen.
+fn token(args: &CreateArgs, clock: &dyn Clock) -> Result<String, String> {
+    if let Some(derived) = args.token.derived(clock.unix())? {
+        return Ok(derived);
+    }
+    let listed = entries("TILECAST_INGEST_TOKEN", args.ingest_token_file.as_deref());
+    let listed = listed.map_err(|error| error.to_string())?;
+    let of_tenant = listed.iter().find_map(|entry| match (entry.split_once(':'), &args.token.tenant) {
         (None, None) => Some(entry.clone()),
         (Some((tenant, token)), Some(asked)) if tenant == asked => Some(token.to_owned()),
         _ => None,
     });
-    derived.or_else(|error| of_tenant.ok_or(error))
+    let token = of_tenant.ok_or_else(|| format!("{NO_KEY}; nor is a token listed for that tenant"))?;
+    eprintln!(
+        "tilecast: the bot gets a token of TILECAST_INGEST_TOKEN, which does not expire; with TILECAST_INGEST_KEY it gets one of its own"
+    );
+    Ok(token)
 }
 
 /// Creates the bot; prints its id and the page to watch.
@@ -148,7 +169,7 @@ fn token(args: &TokenArgs, clock: &dyn Clock) -> Result<String, String> {
 /// Text that names the option, or what Recall said.
 pub fn run(args: &CreateArgs, clock: &dyn Clock) -> Result<ExitCode, String> {
     let key = args.key.clone().unwrap_or_else(|| format!("bot-{:016x}", rand::random::<u64>()));
-    let request = args.request(&key, &token(&args.token, clock)?)?;
+    let request = args.request(&key, &token(args, clock)?)?;
     let mut out = std::io::stdout();
     let printed = |result: std::io::Result<()>| result.map_err(|error| error.to_string());
     if args.dry_run {

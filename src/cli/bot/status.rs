@@ -31,10 +31,21 @@ fn shown(value: &Value) -> String {
     text.split_once('?').map_or(text.clone(), |(before, _)| before.to_owned())
 }
 
+/// The lines of endpoints, which are in a recording, or asked for where there is none yet.
+fn of_endpoints(endpoints: &Value) -> impl Iterator<Item = String> {
+    endpoints.as_array().into_iter().flatten().map(|endpoint| {
+        let code = match &endpoint["status"]["code"] {
+            Value::Null => "not dialed yet".to_owned(),
+            code => shown(code),
+        };
+        format!("  endpoint {}: {code}", shown(&endpoint["url"]))
+    })
+}
+
 /// The lines that tell a bot's state, and whether all is well with the endpoints that it sends to.
 fn told(bot: &Value) -> (Vec<String>, bool) {
     let mut lines = Vec::new();
-    let mut well = true;
+    let (mut well, mut dialed) = (true, false);
     if let Some(last) = bot["status_changes"].as_array().and_then(|changes| changes.last()) {
         well &= last["code"] != "fatal";
         lines.push(format!("bot: {}", shown(&last["code"])));
@@ -42,11 +53,13 @@ fn told(bot: &Value) -> (Vec<String>, bool) {
     }
     for recording in bot["recordings"].as_array().into_iter().flatten() {
         lines.push(format!("recording {}: {}", shown(&recording["id"]), shown(&recording["status"]["code"])));
-        for endpoint in recording["realtime_endpoints"].as_array().into_iter().flatten() {
-            let code = &endpoint["status"]["code"];
-            well &= code != "failed";
-            lines.push(format!("  endpoint {}: {}", shown(&endpoint["url"]), shown(code)));
-        }
+        let endpoints = &recording["realtime_endpoints"];
+        well &= !endpoints.as_array().into_iter().flatten().any(|endpoint| endpoint["status"]["code"] == "failed");
+        lines.extend(of_endpoints(endpoints));
+        dialed |= endpoints.as_array().is_some_and(|endpoints| !endpoints.is_empty());
+    }
+    if !dialed {
+        lines.extend(of_endpoints(&bot["recording_config"]["realtime_endpoints"]));
     }
     (lines, well)
 }
@@ -54,10 +67,16 @@ fn told(bot: &Value) -> (Vec<String>, bool) {
 /// Prints a bot's state; exit code 1 when it or one of its endpoints has failed.
 ///
 /// # Errors
-/// What Recall said.
+/// What Recall said, and when that tells nothing of a bot.
 pub fn status(args: &OneBotArgs) -> Result<ExitCode, String> {
     let bot = args.recall.ask(reqwest::Method::GET, &format!("bot/{}/", args.bot), None)?;
     let (lines, well) = told(&bot);
+    if lines.is_empty() {
+        return Err(format!(
+            "Recall's answer tells nothing of bot {}: no status_changes, no recordings, no realtime_endpoints",
+            args.bot
+        ));
+    }
     let mut out = std::io::stdout();
     for line in lines {
         writeln!(out, "{line}").map_err(|error| error.to_string())?;
@@ -93,6 +112,15 @@ mod tests {
         assert!(told(&bot("connected", "done")).1);
         assert!(!told(&bot("connected", "fatal")).1);
         assert_eq!(told(&json!({})), (Vec::new(), true));
+        let asked = json!([{ "type": "websocket", "url": "wss://host/ws/recall/?token=hush" }]);
+        let early = |recordings: Value| {
+            let config = json!({ "realtime_endpoints": asked });
+            told(&json!({ "status_changes": [], "recordings": recordings, "recording_config": config }))
+        };
+        let line = "  endpoint wss://host/ws/recall/: not dialed yet".to_owned();
+        assert_eq!(early(json!([])), (vec![line.clone()], true));
+        let without = json!([{ "id": "r", "status": { "code": "processing" }, "realtime_endpoints": [] }]);
+        assert_eq!(early(without), (vec!["recording r: processing".to_owned(), line], true));
         assert!(parse_id("0c3e7f4e-8f1d").is_ok() && parse_id("../bot").is_err());
     }
 }

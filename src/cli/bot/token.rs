@@ -26,20 +26,23 @@ pub struct TokenArgs {
     pub ingest_key_file: Option<PathBuf>,
 }
 
+/// What is missing where there is no key.
+pub const NO_KEY: &str = "set TILECAST_INGEST_KEY, or give --ingest-key-file: the server's own key";
+
 impl TokenArgs {
-    /// The token.
+    /// A token that is derived from the key; `None` where no key is given.
     ///
     /// # Errors
-    /// When there is no key, or no such tenant can be.
-    pub fn token(&self, now: Micros) -> Result<String, String> {
+    /// When the key cannot be read or be one, or no such tenant can be.
+    pub fn derived(&self, now: Micros) -> Result<Option<String>, String> {
         let keys =
             entries("TILECAST_INGEST_KEY", self.ingest_key_file.as_deref()).map_err(|error| error.to_string())?;
-        let key = keys.first().ok_or("set TILECAST_INGEST_KEY, or give --ingest-key-file: the server's own key")?;
         if self.tenant.as_deref().is_some_and(|tenant| !is_tenant(tenant)) {
             return Err("--tenant: a tenant is 1 to 64 of A-Z a-z 0-9 _ -".to_owned());
         }
+        let Some(key) = keys.first() else { return Ok(None) };
         let expires = (now + Micros::from(self.ttl)).0.div_euclid(1_000_000);
-        Ok(DerivingKey::new(key)?.derive(self.tenant.as_deref(), expires))
+        Ok(Some(DerivingKey::new(key)?.derive(self.tenant.as_deref(), expires)))
     }
 }
 
@@ -48,7 +51,7 @@ impl TokenArgs {
 /// # Errors
 /// When none can be made, or standard output is gone.
 pub fn run(args: &TokenArgs, clock: &dyn Clock) -> Result<ExitCode, String> {
-    let token = args.token(clock.unix())?;
+    let token = args.derived(clock.unix())?.ok_or(NO_KEY)?;
     writeln!(std::io::stdout(), "{token}").map_err(|error| error.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

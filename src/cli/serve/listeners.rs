@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use reqwest::Url;
+
 use crate::config::Config;
 use crate::http::App;
 use crate::http::census::Census;
@@ -39,18 +41,10 @@ pub(super) fn limits(config: &Config, tls: Option<&Certificate>) -> (Limits, Lim
 /// Sends events to the receiver, where there is one.
 ///
 /// # Errors
-/// When it cannot be one, or nothing signs what is sent.
-pub(super) fn tell_events(app: &App) -> Result<(), String> {
+/// When there can be no client.
+pub(super) fn tell_events(app: &App, receiver: Option<Url>) -> Result<(), String> {
     let pipeline = &app.pipeline;
-    let (Some(url), Some(outbox)) = (&pipeline.config.doors.webhook_url, pipeline.outbox()) else { return Ok(()) };
-    // The address may hold a secret of the receiver's: it is not said.
-    let parsed = reqwest::Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
-    let url = parsed.ok_or("--webhook-url: write https://...")?;
-    if app.doors.sign_event("", "", b"").is_none() {
-        return Err(
-            "--webhook-url: set TILECAST_WEBHOOK_SECRET (whsec_ and base64), which signs what is sent".to_owned()
-        );
-    }
+    let (Some(url), Some(outbox)) = (receiver, pipeline.outbox()) else { return Ok(()) };
     let receiver = Receiver { url, doors: Arc::clone(&app.doors) };
     let sender = outgoing::sender(outbox, receiver, Arc::clone(&pipeline.clock), Arc::clone(&pipeline.metrics))?;
     tokio::spawn(sender.run(app.stop.listen()));

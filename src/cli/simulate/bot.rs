@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use futures::{SinkExt, Stream, StreamExt};
@@ -28,6 +28,9 @@ use super::source::Pictures;
 
 /// Attempts after a loss, a close or a refusal: Recall.ai's figure.
 pub const REDIALS: u32 = 30;
+
+/// Statuses of a server that wants other credentials.
+pub const LOCKED: [u16; 2] = [401, 403];
 
 /// Time for the handshake, and at the end for the server to read what is on its way and to answer the close.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,6 +62,8 @@ pub struct Bot {
     pub messages: Vec<Planned>,
     /// What the captures show.
     pub pictures: Arc<Pictures>,
+    /// Of all bots the first that is refused says so.
+    pub refused: Arc<Once>,
 }
 
 /// How a connection ended.
@@ -89,8 +94,19 @@ impl Bot {
                     };
                     *report.closes.entry(reason).or_default() += 1;
                 }
-                Some(Ok(Err(error))) => *report.refusals.entry(describe(&error)).or_default() += 1,
-                Some(Err(_)) => *report.refusals.entry("no answer".into()).or_default() += 1,
+                Some(Ok(Err(error))) => {
+                    self.refused.call_once(|| eprintln!("{}: refused: {}", self.recording_id, in_full(&error)));
+                    *report.refusals.entry(describe(&error)).or_default() += 1;
+                    // The next attempt would be answered the same.
+                    if is_locked(&error) {
+                        report.gave_up = 1;
+                        break;
+                    }
+                }
+                Some(Err(_)) => {
+                    self.refused.call_once(|| eprintln!("{}: refused: no answer", self.recording_id));
+                    *report.refusals.entry("no answer".into()).or_default() += 1;
+                }
             }
             if next < self.messages.len() {
                 if failures == REDIALS {
@@ -276,6 +292,21 @@ fn describe(error: &Error) -> String {
     }
 }
 
+/// With the server's own words.
+fn in_full(error: &Error) -> String {
+    let said = match error {
+        Error::Http(response) => response.body().as_deref().unwrap_or_default(),
+        _ => &[],
+    };
+    let said: String = String::from_utf8_lossy(said).chars().filter(|c| !c.is_control()).take(500).collect();
+    format!("{} {said}", describe(error)).trim_end().to_owned()
+}
+
+/// Whether it is for want of credentials.
+fn is_locked(error: &Error) -> bool {
+    matches!(error, Error::Http(response) if LOCKED.contains(&response.status().as_u16()))
+}
+
 fn count(report: &mut Report, message: &Planned, bytes: u64) {
     report.bytes += bytes;
     match message.what {
@@ -324,6 +355,7 @@ mod tests {
             still: 1,
             messages: plan(options, 0),
             pictures: Arc::new(pictures),
+            refused: Arc::new(Once::new()),
         }
     }
 

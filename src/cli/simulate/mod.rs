@@ -16,7 +16,7 @@ pub mod template;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -40,6 +40,12 @@ pub enum SimulateError {
     /// Not an address of a WebSocket that can be dialed from here.
     #[error("--url {0}")]
     Url(String),
+    /// The server let no bot in, for want of credentials.
+    #[error(
+        "the server answers {0}: give an ingest token of its, --url ws://host/ws/recall/?token=...; one without any \
+         (403) lets this machine alone in, or everybody with --insecure"
+    )]
+    Locked(u16),
     /// The folder or the video cannot be read.
     #[error("cannot read {}: {why}", path.display())]
     Source {
@@ -123,7 +129,7 @@ pub fn prepare(args: &SimulateArgs) -> Result<Pictures, SimulateError> {
 /// Runs the bots, whose recordings are called `{prefix}-0` and so on, until all is sent, or `stop` becomes true.
 ///
 /// # Errors
-/// `Options`.
+/// `Options`, and `Locked` where no bot was let in.
 pub async fn simulate(
     args: &SimulateArgs,
     prefix: &str,
@@ -132,7 +138,7 @@ pub async fn simulate(
 ) -> Result<Report, SimulateError> {
     let options = args.plan_options()?;
     let now = Duration::from_micros(SystemClock::new().unix().0.unsigned_abs());
-    let mut bots = JoinSet::new();
+    let (mut bots, refused) = (JoinSet::new(), Arc::new(Once::new()));
     for index in 0..args.bots {
         // Bots of different meetings do not send at the same instants.
         let spread = plan::SPACING.0 * i64::from(index) / i64::from(args.bots);
@@ -148,6 +154,7 @@ pub async fn simulate(
             still: args.still,
             messages: plan(&options, index),
             pictures: pictures.clone(),
+            refused: refused.clone(),
         };
         let stop = stop.clone();
         bots.spawn(async move {
@@ -162,5 +169,8 @@ pub async fn simulate(
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
-    Ok(report)
+    match bot::LOCKED.iter().find(|status| report.refusals.contains_key(&format!("HTTP {status}"))) {
+        Some(status) if report.connections == 0 => Err(SimulateError::Locked(*status)),
+        _ => Ok(report),
+    }
 }

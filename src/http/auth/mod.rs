@@ -8,13 +8,13 @@ pub mod signature;
 pub mod tokens;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
 
-use crate::config::{Doors as Options, Secrets};
+use crate::config::{Config, Doors as Options, Secrets};
 use crate::http::reread::read_again_and_again;
 use crate::media::Micros;
 use crate::pipeline::pass::{Limited, Pass, SpentIds};
@@ -23,7 +23,7 @@ use crate::shutdown::Stopped;
 use access::{ApiTokens, Scope};
 use grants::GrantKeys;
 use signature::{SigningKey, Stamp, TOLERANCE_SECS};
-use tokens::IngestTokens;
+use tokens::{IngestTokens, KEY_BYTES_MIN};
 
 /// How often the files of secrets are read again.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -41,21 +41,76 @@ struct Keys {
 }
 
 impl Keys {
-    /// `own`: the key of grants where none is given.
-    fn new(secrets: Secrets, own: &[u8]) -> Result<Keys, String> {
+    /// Whether bots need no credentials.
+    fn let_every_bot_in(&self) -> bool {
+        self.tokens.is_empty() && self.recall.is_empty()
+    }
+
+    /// How many tenants bots may come of, as far as the secrets say; a key derives tokens of any.
+    fn tenants(&self) -> usize {
+        let signed = self.recall.iter().map(|key| &key.tenant);
+        let told: BTreeSet<_> = self.tokens.tenants().chain(signed).collect();
+        told.len()
+    }
+}
+
+/// What secrets must go together with, at the start and whenever they are read again.
+struct Rules {
+    options: Options,
+    listen: SocketAddr,
+    store_prefix: String,
+    /// The key of grants where none is given.
+    own_grant_key: Vec<u8>,
+}
+
+impl Rules {
+    /// Understands the secrets.
+    ///
+    /// # Errors
+    /// Text that names the option or variable and the way out, never a secret.
+    fn keys(&self, secrets: Secrets) -> Result<Keys, String> {
         let recall = secrets.recall.iter().map(|entry| SigningKey::new(entry, "TILECAST_RECALL_SECRET"));
         let webhook = secrets.webhook.iter().map(|entry| SigningKey::new(entry, "TILECAST_WEBHOOK_SECRET"));
-        Ok(Keys {
+        // Who has a grant could guess it.
+        if secrets.grant_keys.iter().any(|key| key.len() < KEY_BYTES_MIN) {
+            return Err(format!(
+                "TILECAST_GRANT_KEY: a key has {KEY_BYTES_MIN} bytes or more; `openssl rand -hex 32` makes one"
+            ));
+        }
+        let keys = Keys {
             webhook: webhook.collect::<Result<_, _>>()?,
             tokens: IngestTokens::new(&secrets.ingest_tokens, &secrets.ingest_keys)?,
             recall: recall.collect::<Result<_, _>>()?,
             api: ApiTokens::new(&secrets.api_tokens)?,
             grants: Arc::new(match secrets.grant_keys.as_slice() {
-                [] => GrantKeys::new([own]),
+                [] => GrantKeys::new([self.own_grant_key.as_slice()]),
                 keys => GrantKeys::new(keys.iter().map(String::as_bytes)),
             }),
             secrets,
-        })
+        };
+        if keys.let_every_bot_in() && !self.options.insecure && !self.is_local() {
+            return Err(format!(
+                "--listen {}: without credentials for bots only loopback addresses are listened on; set TILECAST_INGEST_TOKEN, TILECAST_INGEST_KEY or TILECAST_RECALL_SECRET, or give --insecure",
+                self.listen
+            ));
+        }
+        if keys.tenants() > 1 && !self.store_prefix.contains("{tenant}") {
+            return Err(format!(
+                "--store-prefix {}: with more than one tenant it must hold {{tenant}}, for example {{tenant}}/{{recording_id}}",
+                self.store_prefix
+            ));
+        }
+        Ok(keys)
+    }
+
+    /// Whether the public listener is on a loopback address.
+    fn is_local(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+
+    /// Whether a request needs no credentials, where there are none to bring.
+    fn is_open_to(&self, headers: &HeaderMap) -> bool {
+        self.options.insecure || (self.is_local() && access::is_local(headers))
     }
 }
 
@@ -90,6 +145,35 @@ impl ApiRefusal {
     }
 }
 
+/// Why a bot is not let in. Its answer says of [`BotRefusal::Closed`] what to do, and does not tell the others apart: the log
+/// does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BotRefusal {
+    /// There are no credentials to bring, and it does not come from this machine.
+    Closed,
+    /// Neither token nor signature.
+    NoCredentials,
+    /// A token that is nobody's.
+    WrongToken,
+    /// A signature that none of the secrets made, or one that cannot be read.
+    WrongSignature,
+    /// Good, but for recordings that are here alone; and those are not let in, or there is none.
+    Limited(Limited),
+}
+
+impl BotRefusal {
+    /// The name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            BotRefusal::Closed => "closed",
+            BotRefusal::NoCredentials => "no_token_and_no_signature",
+            BotRefusal::WrongToken => "wrong_token",
+            BotRefusal::WrongSignature => "wrong_signature",
+            BotRefusal::Limited(limited) => limited.name(),
+        }
+    }
+}
+
 /// Why a webhook is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookRefusal {
@@ -101,56 +185,33 @@ pub enum HookRefusal {
 
 /// The doors.
 pub struct Doors {
-    options: Options,
-    /// Whether the public listener is on a loopback address.
-    is_local: bool,
-    own_grant_key: Vec<u8>,
+    rules: Rules,
     keys: RwLock<Arc<Keys>>,
     spent: Arc<SpentIds>,
 }
 
 impl Doors {
-    /// Reads the secrets. `is_local`: the public listener is on a loopback address. `own_grant_key` signs grants where no key
-    /// is given. `spool` knows which signed upgrades have opened recordings; `unix` is now.
+    /// Reads the secrets. `own_grant_key` signs grants where no key is given. The spool knows which signed upgrades have
+    /// opened recordings; `unix` is now.
     ///
     /// # Errors
-    /// Text that names the option or variable, never a secret.
-    pub fn new(
-        options: Options,
-        is_local: bool,
-        own_grant_key: Vec<u8>,
-        spool: &Path,
-        unix: Micros,
-    ) -> Result<Doors, String> {
-        let secrets = Secrets::read(&options).map_err(|error| error.to_string())?;
-        let spent = SpentIds::open(spool, SPENT_FOR, unix)
-            .map_err(|error| format!("--spool {}: the ids of signed upgrades: {error}", spool.display()))?;
-        let spent = Arc::new(spent);
-        let keys = RwLock::new(Arc::new(Keys::new(secrets, &own_grant_key)?));
-        Ok(Doors { options, is_local, own_grant_key, keys, spent })
+    /// Text that names the option or variable and the way out, never a secret.
+    pub fn new(config: &Config, own_grant_key: Vec<u8>, unix: Micros) -> Result<Doors, String> {
+        let (options, store_prefix) = (config.doors.clone(), config.store_prefix.clone());
+        let rules = Rules { options, listen: config.listen, store_prefix, own_grant_key };
+        let keys = rules.keys(Secrets::read(&rules.options).map_err(|error| error.to_string())?)?;
+        let spent = SpentIds::open(&config.spool, SPENT_FOR, unix)
+            .map_err(|error| format!("--spool {}: the ids of signed upgrades: {error}", config.spool.display()))?;
+        Ok(Doors { rules, keys: RwLock::new(Arc::new(keys)), spent: Arc::new(spent) })
     }
 
     fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether bots need no credentials.
-    pub fn lets_every_bot_in(&self) -> bool {
-        let keys = self.keys();
-        keys.tokens.is_empty() && keys.recall.is_empty()
-    }
-
-    /// How many tenants bots may come of, as far as the secrets say; a key derives tokens of any.
-    pub fn tenants(&self) -> usize {
-        let keys = self.keys();
-        let signed = keys.recall.iter().map(|key| &key.tenant);
-        let told: BTreeSet<_> = keys.tokens.tenants().chain(signed).collect();
-        told.len()
-    }
-
     /// Whether the API answers nobody but this machine, for want of tokens.
     pub fn api_is_closed(&self) -> bool {
-        self.keys().api.is_empty() && !self.options.insecure
+        self.keys().api.is_empty() && !self.rules.options.insecure
     }
 
     /// Whether a request may do what `needed` says.
@@ -160,8 +221,7 @@ impl Doors {
     pub fn api(&self, headers: &HeaderMap, needed: Scope) -> Result<(), ApiRefusal> {
         let keys = self.keys();
         if keys.api.is_empty() {
-            let open = self.options.insecure || (self.is_local && access::is_local(headers));
-            return if open { Ok(()) } else { Err(ApiRefusal::Closed) };
+            return if self.rules.is_open_to(headers) { Ok(()) } else { Err(ApiRefusal::Closed) };
         }
         match keys.api.scope(headers) {
             None => Err(ApiRefusal::Unauthorized),
@@ -196,54 +256,64 @@ impl Doors {
         signer.map(|key| key.tenant.clone()).ok_or(HookRefusal::Unsigned)
     }
 
-    /// Checks the token of an upgrade's URL and the signature in its headers; `None` where neither is good.
+    /// Checks the token of an upgrade's URL and the signature in its headers.
     ///
     /// Either opens. Where both are good, the token says whose the bot is, and the better one what it may open.
-    pub fn admit(&self, token: Option<&str>, headers: &HeaderMap, unix: Micros) -> Option<Admitted> {
+    ///
+    /// # Errors
+    /// With the reason why neither is good.
+    pub fn admit(&self, token: Option<&str>, headers: &HeaderMap, unix: Micros) -> Result<Admitted, BotRefusal> {
         let keys = self.keys();
-        if keys.tokens.is_empty() && keys.recall.is_empty() {
-            return Some(Admitted { tenant: None, pass: Pass::default() });
+        if keys.let_every_bot_in() {
+            let open = self.rules.is_open_to(headers);
+            return open.then(|| Admitted { tenant: None, pass: Pass::default() }).ok_or(BotRefusal::Closed);
         }
         let by_token = token.and_then(|token| keys.tokens.whose(token)).map(|bearer| {
             let expires = bearer.expires.map(|seconds| Micros(seconds.saturating_mul(1_000_000)));
             Admitted { tenant: bearer.tenant, pass: Pass { expires, ..Pass::default() } }
         });
-        let by_signature = self.signed(&keys, headers, unix);
-        match (by_token, by_signature) {
-            (Some(token), Some(signed))
+        match (by_token, self.signed(&keys, headers, unix)) {
+            (Some(token), Ok(signed))
                 if token.pass.refuses(unix).is_some() && (signed.tenant.is_none() || signed.tenant == token.tenant) =>
             {
-                Some(Admitted { tenant: token.tenant, ..signed })
+                Ok(Admitted { tenant: token.tenant, ..signed })
             }
-            (Some(token), _) => Some(token),
+            (Some(token), _) => Ok(token),
+            (None, Err(BotRefusal::NoCredentials)) if token.is_some() => Err(BotRefusal::WrongToken),
             (None, signed) => signed,
         }
     }
 
-    fn signed(&self, keys: &Keys, headers: &HeaderMap, unix: Micros) -> Option<Admitted> {
-        let stamp = Stamp::read(headers)?;
-        let tenant = stamp.signer(&keys.recall, b"")?.tenant.clone();
+    fn signed(&self, keys: &Keys, headers: &HeaderMap, unix: Micros) -> Result<Admitted, BotRefusal> {
+        let Some(stamp) = Stamp::read(headers) else {
+            let tries = ["webhook-signature", "svix-signature"].iter().any(|name| headers.contains_key(*name));
+            return Err(if tries { BotRefusal::WrongSignature } else { BotRefusal::NoCredentials });
+        };
+        let signer = stamp.signer(&keys.recall, b"").ok_or(BotRefusal::WrongSignature)?;
         let mut pass = Pass { once: Some((stamp.id.to_owned(), Arc::clone(&self.spent))), ..Pass::default() };
         if !stamp.is_fresh(unix.0.div_euclid(1_000_000)) {
             pass.limited = Some(Limited::StaleSignature);
         }
-        (!self.options.refuse_replay || pass.refuses(unix).is_none()).then_some(Admitted { tenant, pass })
+        match pass.refuses(unix).filter(|_| self.rules.options.refuse_replay) {
+            Some(limited) => Err(BotRefusal::Limited(limited)),
+            None => Ok(Admitted { tenant: signer.tenant.clone(), pass }),
+        }
     }
 
     /// Reads the files of secrets again and again, so that they can be changed without a restart. What cannot be read or
-    /// understood changes nothing.
+    /// understood, or does not go together with the other options, changes nothing.
     pub async fn watch_files(self: Arc<Self>, stop: Stopped) {
-        if self.options.has_files() {
+        if self.rules.options.has_files() {
             read_again_and_again("secrets", READ_EVERY, move || self.read_again(), stop).await;
         }
     }
 
     fn read_again(&self) -> Result<bool, String> {
-        let secrets = Secrets::read(&self.options).map_err(|error| error.to_string())?;
+        let secrets = Secrets::read(&self.rules.options).map_err(|error| error.to_string())?;
         if secrets == self.keys().secrets {
             return Ok(false);
         }
-        let keys = Arc::new(Keys::new(secrets, &self.own_grant_key)?);
+        let keys = Arc::new(self.rules.keys(secrets)?);
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(true)
     }

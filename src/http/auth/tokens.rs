@@ -9,8 +9,8 @@ use subtle::ConstantTimeEq;
 
 /// The form of derived tokens; another form gets another number.
 const DERIVED: &str = "tc1";
-/// A key must not be guessed from a token that somebody has.
-const KEY_BYTES_MIN: usize = 16;
+/// A key must not be guessed from what it signed.
+pub(super) const KEY_BYTES_MIN: usize = 16;
 /// Longer ones are none of ours.
 const TOKEN_BYTES_MAX: usize = 512;
 
