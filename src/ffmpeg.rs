@@ -1,6 +1,6 @@
 //! What tilecast needs of FFmpeg beyond the safe calls of `ffmpeg-next`, and a reader of video files ([`PictureReader`]).
 //!
-//! The only file with `unsafe`. It knows nothing of the pipeline: which options an encoder gets is decided in
+//! All `unsafe` of FFmpeg's stands here. It knows nothing of the pipeline: which options an encoder gets is decided in
 //! `pipeline/encode`.
 
 #![expect(

@@ -70,6 +70,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod ffmpeg;
+pub mod heap;
 pub mod http;
 pub mod ledger;
 pub mod machine;

@@ -11,6 +11,7 @@ pub mod encode;
 pub mod entries;
 pub mod erase;
 mod finished;
+mod heap;
 pub mod ingest;
 pub mod keeper;
 pub mod known;
@@ -197,13 +198,12 @@ impl Pipeline {
 
     /// Takes up what earlier processes left, and starts what is done beside the sockets.
     fn begin(self: &Arc<Self>) {
-        let erasures = erase::erasures(&self.config.spool);
-        self.take_up_spool(&erasures);
-        erasures.into_iter().for_each(|erasure| self.go_on_erasing(erasure));
+        self.go_on();
         tokio::spawn(Arc::clone(self).meet_finished());
         tokio::spawn(Arc::clone(self).watch_others());
         tokio::spawn(Arc::clone(self).keep_for_retention());
         tokio::spawn(Arc::clone(self).keep_copies());
+        tokio::spawn(Arc::clone(self).give_memory_back());
         tokio::spawn(futures::future::join(Arc::clone(self).visit(), Arc::clone(self).watch_spool()));
     }
 

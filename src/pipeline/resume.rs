@@ -11,7 +11,7 @@ use crate::media::Micros;
 use crate::parallel;
 
 use super::Pipeline;
-use super::erase::{Erasure, TrackErasure};
+use super::erase::{Erasure, TrackErasure, erasures};
 use super::keeper::Keeper;
 use super::lane::{Lane, View};
 use super::recording::{Recording, RecordingParts};
@@ -86,6 +86,13 @@ impl Found {
 }
 
 impl Pipeline {
+    /// Goes on with what earlier processes left: recordings, and what is to be deleted.
+    pub(super) fn go_on(self: &Arc<Self>) {
+        let erasures = erasures(&self.config.spool);
+        self.take_up_spool(&erasures);
+        erasures.into_iter().for_each(|erasure| self.go_on_erasing(erasure));
+    }
+
     /// Takes up every unfinished recording of the spool but those that are to be deleted. What cannot be read is left alone
     /// and reported.
     pub fn take_up_spool(self: &Arc<Self>, erasures: &[Erasure]) {
