@@ -42,7 +42,7 @@ const DELETES: usize = 8;
 pub(super) struct Turns {
     /// Deleting recordings, and one at a time what makes others say less: nothing is written to one that is deleted.
     books: RwLock<()>,
-    /// Asking for it: two who ask for the same at once begin it once.
+    /// Keeping what is to be deleted: two who ask for the same at once begin it once.
     asked: Mutex<()>,
 }
 
@@ -150,7 +150,6 @@ impl Pipeline {
     /// # Errors
     /// When the store does not say what it has, another process writes it, or the spool does not keep that it is to be deleted.
     pub async fn erase(self: &Arc<Self>, name: &Name) -> Result<bool, StoredError> {
-        let _turn = self.erasing.asked.lock().await;
         if self.registry.is_deleted(name) {
             return Ok(true);
         }
@@ -184,14 +183,19 @@ impl Pipeline {
         let Name { tenant, id } = name.clone();
         let manifest = self.last_words(name).await;
         let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool, track: None, manifest };
-        self.keep_erasure(&erasure).await?;
-        self.go_on_erasing(erasure);
+        if self.keep_erasure(&erasure).await? {
+            self.go_on_erasing(erasure);
+        }
         Ok(())
     }
 
-    /// Keeps in the spool that something is to be deleted.
-    async fn keep_erasure(&self, erasure: &Erasure) -> io::Result<()> {
+    /// Keeps in the spool that something is to be deleted; `false` where somebody is at it already.
+    async fn keep_erasure(&self, erasure: &Erasure) -> io::Result<bool> {
+        let _turn = self.erasing.asked.lock().await;
         let path = self.erasure_path(erasure);
+        if tokio::fs::try_exists(&path).await? {
+            return Ok(false);
+        }
         let text = serde_json::to_vec_pretty(erasure).expect("an erasure is plain data");
         let kept = move || {
             let folder = path.parent().unwrap_or(&path);
@@ -199,7 +203,7 @@ impl Pipeline {
             write_whole(&path, &text)?;
             std::fs::File::open(folder)?.sync_all()
         };
-        tokio::task::spawn_blocking(kept).await.unwrap_or_else(|error| Err(error.into()))
+        tokio::task::spawn_blocking(kept).await.unwrap_or_else(|error| Err(error.into())).map(|()| true)
     }
 
     /// The folder in the store of a recording that is not here, readable or not.
@@ -226,10 +230,8 @@ impl Pipeline {
         if erasure.track.is_some() {
             return self.until_stop(|pipeline| pipeline.erase_track_for_good(erasure, None));
         }
-        // From here on nothing is opened for it; who asked at the same time has begun already.
-        if !self.registry.note_deleted(&erasure.name()) {
-            return;
-        }
+        // From here on nothing is opened for it.
+        self.registry.note_deleted(&erasure.name());
         self.until_stop(|pipeline| pipeline.erase_for_good(erasure));
     }
 

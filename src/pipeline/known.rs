@@ -190,9 +190,7 @@ impl Pipeline {
         match &stored {
             Stored::Nothing | Stored::Live(_) => {}
             Stored::Ended(manifest) => self.registry.note_ended((**manifest).clone()),
-            Stored::Deleted(_) => {
-                self.registry.note_deleted(name);
-            }
+            Stored::Deleted(_) => self.registry.note_deleted(name),
             Stored::Other => {
                 tracing::error!(recording = name.id, "left alone: the store has something else under its name");
                 self.registry.note_unreadable(name.clone());

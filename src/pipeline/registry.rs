@@ -194,13 +194,11 @@ impl Registry {
         self.lock().unreadable.note(name);
     }
 
-    /// This recording was deleted, or is about to be. Returns whether that is new.
-    pub fn note_deleted(&self, name: &Name) -> bool {
+    /// This recording was deleted, or is about to be.
+    pub fn note_deleted(&self, name: &Name) {
         let mut inner = self.lock();
-        let is_new = !inner.deleted.0.contains(name);
         inner.ended.retain(|manifest| !is_of(manifest, name));
         inner.deleted.note(name.clone());
-        is_new
     }
 
     /// Whether it was deleted, or is about to be.

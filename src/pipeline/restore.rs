@@ -89,6 +89,8 @@ impl Pipeline {
         };
         let moved: io::Result<_> = tokio::task::spawn_blocking(moved).await.unwrap_or_else(|error| Err(error.into()));
         let (tracks, found) = moved?;
+        // Not before it stays: what is thrown away is never counted.
+        self.space.wrote(bytes);
         let count = tracks.len();
         if let Some(recording) = self.take_up_recording(found, tracks) {
             recording.event("taken_over", serde_json::json!({ "tracks": count, "bytes": bytes }));
@@ -123,7 +125,6 @@ impl Pipeline {
         }
         let reads = futures::stream::iter(wanted).map(|(key, path, _)| self.read_object(key, path));
         reads.buffer_unordered(READS).try_collect::<()>().await?;
-        self.space.wrote(bytes);
         let state = RecordingState {
             mark: keys::random_name(),
             unsure: false,

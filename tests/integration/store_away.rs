@@ -5,7 +5,7 @@ use tilecast::media::Kind;
 use tilecast::pipeline::store::manifest::{Manifest, State};
 
 use crate::bot::{Bot, Camera};
-use crate::harness::{Folders, Server, until};
+use crate::harness::{Folders, Server, files, spooled, until};
 use crate::playback::check_finished;
 use crate::restarts::{FLAGS, send};
 
@@ -60,6 +60,33 @@ async fn new_bots_are_kept_in_the_spool_and_land_when_it_is_back() {
     let missing = shown["100-webcam"].iter().filter(|shown| shown.number().is_none()).count();
     assert!(missing <= 2, "what was in no part when it died: {missing}");
     assert_eq!(manifest.continues, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_for_a_deleted_one_meanwhile_goes_as_well() {
+    const RECORDING: &str = "unwanted";
+    let folders = Folders::new();
+    let mut server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let camera = [Camera::new(1, Kind::Webcam)];
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &camera, 0..6).await;
+    bot.close().await;
+    server.finish(RECORDING).await;
+    let path = format!("/api/v1/recordings/{RECORDING}");
+    assert_eq!(server.delete(&path).await.status, 202);
+    let stored = || files(&folders.store()).into_keys().collect::<Vec<_>>();
+    let left = [format!("_ended/_/{RECORDING}.json"), format!("{RECORDING}/deleted.json")];
+    until("it is gone", || async { (stored() == left && spooled(&folders).is_empty()).then_some(()) }).await;
+    // One that knows nothing of it, and cannot ask.
+    assert_eq!(server.terminate().await.code(), Some(0));
+    std::fs::remove_dir_all(folders.spool()).unwrap();
+    let away = Away::of(&folders);
+    let server = Server::start_in(&folders, &FLAGS, &[]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, RECORDING, &camera, 6..12).await;
+    assert!(!spooled(&folders).is_empty(), "it is kept, for all anybody knows");
+    away.comes_back();
+    until("that is gone too", || async { (stored() == left && spooled(&folders).is_empty()).then_some(()) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,7 +59,6 @@ impl Pipeline {
     /// When the store does not say what it has, another process writes the recording, or the spool does not keep that the
     /// track is to be deleted.
     pub async fn erase_track(self: &Arc<Self>, name: &Name, track: &str) -> Result<bool, StoredError> {
-        let _turn = self.erasing.asked.lock().await;
         let here = self.registry.get(name).filter(|recording| recording.state() != State::Deleted);
         let (prefix, spool, participant_id) = match &here {
             // Nobody knows yet whether the name is its own.
@@ -84,7 +83,9 @@ impl Pipeline {
         let Name { tenant, id } = name.clone();
         let track = Some(TrackErasure { track: track.to_owned(), participant_id });
         let erasure = Erasure { schema: SCHEMA, recording_id: id, tenant, prefix, spool, track, manifest: None };
-        self.keep_erasure(&erasure).await?;
+        if !self.keep_erasure(&erasure).await? {
+            return Ok(true);
+        }
         let lane = here.and_then(|recording| recording.delete_track(&erasure.track.as_ref()?.track));
         self.until_stop(|pipeline| pipeline.erase_track_for_good(erasure, lane));
         Ok(true)
