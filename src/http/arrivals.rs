@@ -175,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_left_of_a_frame_is_known_wherever_reads_end(
+        fn what_is_left_of_a_message_is_known_wherever_reads_end(
             pieces in prop::collection::vec((prop::sample::select(vec![0_u8, 1, 2, 8, 9, 10]), 0_usize..70_000, any::<bool>()), 1..4),
             reads in prop::collection::vec(1_usize..30_000, 1..20),
         ) {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_waited_for_by_no_length() {
+    fn what_is_no_message_is_waited_for_by_no_length() {
         for bytes in
             [&b"GET / HTTP/1.1\r\n"[..], &[0xf1, 0xfe, 0xff, 0xff], &[0x83, 0xff, 0, 0, 0, 0, 0, 9, 9, 9, 1, 2, 3, 4]]
         {

@@ -28,6 +28,7 @@ use super::registry::folder_of;
 use super::store::keys::Name;
 use super::store::manifest::{Manifest, SCHEMA, State};
 use super::store::objects::{Objects, PutError, RECORD, RETRY_FIRST};
+use super::store::space::if_there;
 use super::store::spool::write_whole;
 
 /// Where the spool keeps what is to be deleted.
@@ -267,7 +268,9 @@ impl Pipeline {
 
     /// What the spool says is under way: parts of an upload that nobody lists.
     pub(super) async fn abort_uploads(&self, folder: &Path) -> Result<(), EraseError> {
-        for record in records(folder) {
+        let folder = folder.to_owned();
+        let found = tokio::task::spawn_blocking(move || records(&folder)).await;
+        for record in found.map_err(io::Error::from)? {
             self.objects.abort_recorded(&record).await?;
         }
         Ok(())
@@ -277,10 +280,7 @@ impl Pipeline {
         let _erases = self.erasing.books.read().await;
         self.abort_uploads(&self.spool_of(&erasure.spool)).await?;
         for folder in [self.spool_of(&erasure.spool), self.kept(&erasure.name())] {
-            match self.remove_from_spool(folder).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+            self.remove_from_spool(folder).await?;
         }
         if let Some(prefix) = &erasure.prefix {
             // What was on its way when its upload ended may land behind a look.
@@ -308,10 +308,7 @@ impl Pipeline {
 
     /// It is done.
     async fn forget_erasure(&self, erasure: &Erasure) -> io::Result<()> {
-        tokio::fs::remove_file(self.erasure_path(erasure)).await.or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })
+        tokio::fs::remove_file(self.erasure_path(erasure)).await.or_else(if_there)
     }
 
     /// Deletes what is in a folder of the store and is `ours` by its name there; gives how many objects that were.

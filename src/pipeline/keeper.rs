@@ -279,10 +279,7 @@ impl Keeper {
         if let Err(error) = self.pipeline.abort_uploads(&self.recording.spool).await {
             tracing::warn!(recording = self.recording.id(), %error, "an upload in parts stays open in the store");
         }
-        let removed = self.pipeline.leave_spool(&self.recording).await;
-        if let Err(error) = removed
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
+        if let Err(error) = self.pipeline.leave_spool(&self.recording).await {
             tracing::warn!(recording = self.recording.id(), %error, "cannot remove the finished recording from the spool");
         }
     }

@@ -22,6 +22,7 @@ use super::store::journal::{EpochLine, SPOOL_VERSION};
 use super::store::keys;
 use super::store::manifest::TrackManifest;
 use super::store::retell::retell;
+use super::store::space::if_there;
 use super::store::spool::{JOURNAL, SEGMENTS, write_line, write_whole};
 use super::{EVENTS, Pipeline};
 use crate::ledger::Ledger;
@@ -66,10 +67,10 @@ impl Pipeline {
         }
         let (half, spool) =
             (self.spool_of(&format!("{HALF}{}", name.spool_folder())), self.spool_of(&name.spool_folder()));
-        remove(&half).await?;
+        tokio::fs::remove_dir_all(&half).await.or_else(if_there)?;
         let taken = self.read_back(&entry, &half).await;
         if taken.is_err() {
-            let _ = remove(&half).await;
+            let _ = tokio::fs::remove_dir_all(&half).await;
         }
         let bytes = taken?;
         // From here on it is this process's; one that dies now leaves it as it was found.
@@ -158,13 +159,6 @@ impl Pipeline {
         }
         file.sync_data().await?;
         Ok(())
-    }
-}
-
-async fn remove(folder: &Path) -> io::Result<()> {
-    match tokio::fs::remove_dir_all(folder).await {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -206,6 +206,7 @@ mod tests {
         let settings = state.settings;
         let of = |kind| settings.encoder(kind).clone();
         assert_eq!(of(Kind::Screenshare), of(Kind::Webcam), "it had none of their own for screens");
+        assert!(!of(Kind::Webcam).cabac, "its segments have CAVLC");
         assert!(!of(Kind::Webcam).screen && state.books.is_empty() && state.overload.is_empty());
         std::fs::write(dir.path().join(STATE), FIRST.replace("\"spool\": 1", "\"spool\": 2")).unwrap();
         assert!(matches!(read(dir.path()), Err(StateError::Version(2))));

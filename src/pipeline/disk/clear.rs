@@ -1,11 +1,11 @@
 //! Takes a finished recording out of the spool, such that a start understands what a death halfway leaves.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 
 use crate::pipeline::state::STATE;
-use crate::pipeline::store::space::Space;
+use crate::pipeline::store::space::{Space, if_there};
 
 /// Removes the folder, the state last: as long as anything of the recording is there, a start reads in it that the
 /// recording was being finished, and finds in the store that it is.
@@ -13,12 +13,9 @@ use crate::pipeline::store::space::Space;
 /// # Errors
 /// Of the file system.
 pub(super) fn clear(space: &Space, spool: &Path) -> io::Result<()> {
-    clear_but_state(space, spool)?;
-    match space.remove(&spool.join(STATE)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::remove_dir(spool)
+    clear_but_state(space, spool).or_else(if_there)?;
+    space.remove(&spool.join(STATE))?;
+    fs::remove_dir(spool).or_else(if_there)
 }
 
 fn clear_but_state(space: &Space, spool: &Path) -> io::Result<()> {

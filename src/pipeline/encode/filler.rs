@@ -51,11 +51,11 @@ impl Filler {
     ///
     /// Fails like the encoder.
     pub fn black(settings: &EncoderSettings, canvas: Canvas, ticks: u32) -> Result<Arc<Filler>, EncodeError> {
-        type Key = (Canvas, u32, u32);
+        type Key = (Canvas, bool, u32, u32);
         static CACHE: Mutex<Vec<(Key, Arc<Filler>)>> = Mutex::new(Vec::new());
         let lock = || CACHE.lock().unwrap_or_else(PoisonError::into_inner);
 
-        let key = (canvas, settings.fps, ticks);
+        let key = (canvas, settings.cabac, settings.fps, ticks);
         {
             let mut kept = lock();
             if let Some(at) = kept.iter().position(|(known, _)| *known == key) {

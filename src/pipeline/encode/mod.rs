@@ -24,6 +24,9 @@ pub struct EncoderSettings {
     pub qpmin: u8,
     /// Pictures a second.
     pub fps: u32,
+    /// CABAC, or else CAVLC: a field of the PPS, as no other of these is. Recordings of earlier versions have CAVLC.
+    #[serde(default)]
+    pub cabac: bool,
     /// Whether the pictures are screens, not cameras.
     #[serde(default)]
     pub screen: bool,
@@ -50,7 +53,8 @@ pub struct EncoderSettings {
 /// a picture takes a third fewer bytes, and text of 14 pixels stays sharp.
 impl Default for EncoderSettings {
     fn default() -> EncoderSettings {
-        EncoderSettings { preset: "superfast".to_owned(), crf: 23, qpmin: 20, fps: 2, screen: false, cheaper: false }
+        let preset = "superfast".to_owned();
+        EncoderSettings { preset, crf: 23, qpmin: 20, fps: 2, cabac: true, screen: false, cheaper: false }
     }
 }
 
@@ -62,6 +66,7 @@ impl EncoderSettings {
             crf: config.quality,
             qpmin: config.qpmin,
             fps: config.fps,
+            cabac: !config.cavlc,
             screen: false,
             cheaper: false,
         };

@@ -10,11 +10,42 @@ use crate::media::{AccessUnit, Canvas, ParameterSets};
 /// A P slice that others refer to, as x264 marks it.
 const NAL_HEADER: u8 = 0x41;
 
+/// The quantiser at which CABAC is surest from the start that a macroblock is skipped, over the usual 26 of the parameter
+/// sets. Nothing is quantised here.
+const QUANTISER_OVER_26: u32 = 25;
+
+/// Rows of table 9-44, what is left to the unlikely by the range's quarter, from state 42 on, where that context begins
+/// then (table 9-13, formula 9-5: (23 * 51 >> 4) + 33 - 64). It moves on by one with each block, to the last of them.
+const UNLIKELY: [[u32; 4]; 21] = [
+    [16, 20, 23, 27],
+    [15, 19, 22, 25],
+    [14, 18, 21, 24],
+    [14, 17, 20, 23],
+    [13, 16, 19, 22],
+    [12, 15, 18, 21],
+    [12, 14, 17, 20],
+    [11, 14, 16, 19],
+    [11, 13, 15, 18],
+    [10, 12, 15, 17],
+    [10, 12, 14, 16],
+    [9, 11, 13, 15],
+    [9, 11, 12, 14],
+    [8, 10, 12, 14],
+    [8, 9, 11, 13],
+    [7, 9, 11, 12],
+    [7, 9, 10, 12],
+    [7, 8, 10, 11],
+    [6, 8, 9, 11],
+    [6, 7, 9, 10],
+    [6, 7, 8, 9],
+];
+
 /// How the P slices of a stream begin, as its parameter sets say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skips {
     number_bits: u32,
     set_id: u32,
+    cabac: bool,
     filter_control: bool,
     blocks: u32,
     /// Number of the last reference picture, an IDR being 0 (`frame_num`, 7.4.3).
@@ -25,14 +56,15 @@ pub struct Skips {
 
 impl Skips {
     /// For a stream of the canvas that no unit was written of yet. `None` for parameter sets that the pinned settings
-    /// cannot make: CABAC, weighted prediction, several slice groups or references.
+    /// cannot make: weighted prediction, several slice groups or references.
     pub fn of(sets: &ParameterSets, canvas: Canvas) -> Option<Skips> {
         let number_bits = number_bits(&sets.sps)?;
         let mut pps = Bits::of(&sets.pps);
         let set_id = pps.exp_golomb()?;
         pps.exp_golomb()?;
-        // CABAC and the order of fields; slice groups; references of either list.
-        if pps.take(2)? != 0 || pps.exp_golomb()? != 0 || pps.exp_golomb()? != 0 {
+        let cabac = pps.take(1)? == 1;
+        // The order of fields; slice groups; references of either list.
+        if pps.take(1)? != 0 || pps.exp_golomb()? != 0 || pps.exp_golomb()? != 0 {
             return None;
         }
         pps.exp_golomb()?;
@@ -48,7 +80,7 @@ impl Skips {
         let blocks = canvas.width.div_ceil(16) * canvas.height.div_ceil(16);
         let filter_control = flags & 0b100 != 0;
         // The last flag: redundant pictures.
-        (flags & 1 == 0).then_some(Skips { number_bits, set_id, filter_control, blocks, last: 0, unknown: 0 })
+        (flags & 1 == 0).then_some(Skips { number_bits, set_id, cabac, filter_control, blocks, last: 0, unknown: 0 })
     }
 
     /// The unit that shows the picture before it again.
@@ -63,19 +95,49 @@ impl Skips {
         bits.put(number, self.number_bits);
         // References as ever: neither another count nor another order, nor marked by hand.
         bits.put(0, 3);
-        // slice_qp_delta
-        bits.exp_golomb(0);
+        if self.cabac {
+            // cabac_init_idc
+            bits.exp_golomb(0);
+        }
+        // slice_qp_delta, a positive one of n being the number 2n - 1
+        bits.exp_golomb(if self.cabac { 2 * QUANTISER_OVER_26 - 1 } else { 0 });
         if self.filter_control {
             // No deblocking, of which there would be none: nothing is coded.
             bits.exp_golomb(1);
         }
-        bits.exp_golomb(self.blocks);
-        bits.put(1, 1);
+        if self.cabac {
+            bits.align_with_ones();
+            self.skip_by_cabac(&mut bits);
+        } else {
+            bits.exp_golomb(self.blocks);
+            bits.put(1, 1);
+        }
         let mut unit = AccessUnit { data: vec![0; 4], idr: false };
         unit.data.push(NAL_HEADER);
         escape(&bits.bytes, &mut unit.data);
         write_length(&mut unit.data);
         unit
+    }
+
+    /// The slice's data by CABAC (9.3.4): of each block that it is skipped, and whether it is the last. All but the very
+    /// end is what is likely, which narrows the range from above, so the interval's lower end stays 0 until then, and
+    /// what is written are zeros, one whenever the range is doubled. The last bit ends the slice's data too (7.3.2.8).
+    fn skip_by_cabac(&self, bits: &mut BitWriter) {
+        let (mut range, mut zeros) = (510, 0);
+        let mut narrow = |range: u32| {
+            let doubled = u32::from(range < 256);
+            zeros += doubled;
+            range << doubled
+        };
+        for block in 0..self.blocks as usize {
+            range = narrow(range - UNLIKELY[block.min(UNLIKELY.len() - 1)][range as usize >> 6 & 3]) - 2;
+            if block + 1 < self.blocks as usize {
+                range = narrow(range);
+            }
+        }
+        // The lower end is the range by now, 10 bits of which the first, a 0, is not written if nothing was before it.
+        (0..zeros).for_each(|_| bits.put(0, 1));
+        bits.put(range | 1, 9);
     }
 
     /// Gives a unit of the encoder its number in the stream.
@@ -152,6 +214,10 @@ impl BitWriter {
         }
     }
 
+    fn align_with_ones(&mut self) {
+        self.put(u32::MAX, self.free);
+    }
+
     /// An unsigned Exp-Golomb number (9.1).
     fn exp_golomb(&mut self, value: u32) {
         let bits = (value + 1).ilog2();
@@ -210,8 +276,12 @@ mod tests {
     /// A still, then another picture, again and again: more units between two IDRs than numbers, so that they wrap.
     #[test]
     fn a_still_is_the_picture_before_bit_by_bit() {
-        for (preset, (width, height)) in PRESETS.into_iter().zip([(640, 360), (64, 64), (642, 358), (1280, 720)]) {
-            let settings = EncoderSettings { preset: preset.to_owned(), ..EncoderSettings::default() };
+        let sizes = [(640, 360), (64, 64), (16, 16), (642, 358), (1280, 720), (16, 1920)];
+        for (cabac, (preset, (width, height))) in
+            [true, false].into_iter().flat_map(|cabac| PRESETS.into_iter().zip(sizes).map(move |one| (cabac, one)))
+        {
+            let settings =
+                EncoderSettings { preset: preset.to_owned(), crf: 15, qpmin: 10, cabac, ..EncoderSettings::default() };
             let mut encoder = X264::open(&settings, Canvas { width, height }).unwrap();
             let (mut units, mut wanted) = (Vec::new(), Vec::new());
             let stills = [1, 0, 3, 2, 9, 1, 17, 4];
@@ -227,7 +297,9 @@ mod tests {
                 assert!(psnr(picture, &pair[1]) > 38.0, "{preset}, unit {}: {} dB", at + 1, psnr(picture, &pair[1]));
                 if *number == wanted[at].0 {
                     assert_eq!(planes(&pair[0]), planes(&pair[1]), "{preset}, unit {}", at + 1);
-                    assert!(units[at + 1].data.len() <= 16, "{} bytes", units[at + 1].data.len());
+                    let blocks = (width.div_ceil(16) * height.div_ceil(16)) as usize;
+                    let most = if cabac { 11 + blocks / 150 } else { 16 };
+                    assert!(units[at + 1].data.len() <= most, "{} bytes", units[at + 1].data.len());
                 }
             }
         }
@@ -267,10 +339,10 @@ mod tests {
         let encoder = X264::open(&EncoderSettings::default(), canvas).unwrap();
         let sets = encoder.parameter_sets().clone();
         assert!(Skips::of(&sets, canvas).is_some());
-        // The bit behind two numbers of one bit each says CABAC.
-        let mut cabac = sets.clone();
-        cabac.pps[1] |= 0b0010_0000;
-        assert_eq!(Skips::of(&cabac, canvas), None);
+        // The bit behind two numbers of one bit each and that of CABAC: fields.
+        let mut fields = sets.clone();
+        fields.pps[1] |= 0b0001_0000;
+        assert_eq!(Skips::of(&fields, canvas), None);
         assert_eq!(Skips::of(&ParameterSets { sps: sets.sps, pps: vec![0x68] }, canvas), None);
     }
 }

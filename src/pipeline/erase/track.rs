@@ -17,6 +17,7 @@ use crate::pipeline::state::{self, STATE};
 use crate::pipeline::store::keys::Name;
 use crate::pipeline::store::manifest::{Manifest, SCHEMA, State};
 use crate::pipeline::store::objects::{Objects, RETRY_FIRST};
+use crate::pipeline::store::space::if_there;
 use crate::pipeline::store::spool::write_whole;
 use crate::pipeline::store::sync::{SyncJob, keep_lines};
 use crate::pipeline::threads::hand_over;
@@ -43,13 +44,6 @@ pub struct TrackErasure {
 /// Whether nothing else of a recording shows this participant.
 fn is_last_of(manifest: &Manifest, participant_id: &str) -> bool {
     manifest.tracks.iter().all(|track| track.participant.id != participant_id)
-}
-
-fn remove_dir(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }
 
 impl Pipeline {
@@ -145,10 +139,7 @@ impl Pipeline {
             hand_over(&self.sync, SyncJob::Forget(folder.clone())).await;
             self.sync_barrier().await;
             let space = Arc::clone(&self.space);
-            let removed = tokio::task::spawn_blocking(move || match space.remove(&folder) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                removed => removed,
-            });
+            let removed = tokio::task::spawn_blocking(move || space.remove(&folder));
             removed.await.unwrap_or_else(|error| Err(error.into()))?;
         }
         if let Some(prefix) = &erasure.prefix {
@@ -156,7 +147,8 @@ impl Pipeline {
             // What was on its way when its upload ended may land behind a look.
             while self.erase_folder(&folder, |_| true).await? > 0 {}
             if let Some(root) = Objects::folder(&self.config.store) {
-                let swept = tokio::task::spawn_blocking(move || remove_dir(&root.join(folder)));
+                let swept =
+                    tokio::task::spawn_blocking(move || std::fs::remove_dir_all(root.join(folder)).or_else(if_there));
                 swept.await.unwrap_or_else(|error| Err(error.into()))?;
             }
         }

@@ -2,7 +2,7 @@
 //! compared with what was written: one track at a time, so that one always finds the room that another leaves.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -27,9 +27,14 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// So often the store may give other bytes than it was given.
 const WRONG_MAX: usize = 3;
 
-/// Whether a segment left the spool: the store has it.
-pub(super) async fn has_left(path: &Path) -> bool {
-    tokio::fs::metadata(path).await.is_ok_and(|meta| meta.len() == 0)
+/// Whether a segment left the spool: the store has it. Blocks for the disk.
+fn is_emptied(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.len() == 0)
+}
+
+/// [`is_emptied`], for what must not block.
+pub(super) async fn has_left(path: PathBuf) -> bool {
+    tokio::task::spawn_blocking(move || is_emptied(&path)).await.unwrap_or_default()
 }
 
 impl Keeper {
@@ -40,7 +45,7 @@ impl Keeper {
         }
         let mut closed = lane.view(|view| view.closed.clone());
         let look = move || {
-            closed.retain(|one| one.path().metadata().is_ok_and(|meta| meta.len() == 0));
+            closed.retain(|one| is_emptied(&one.path()));
             closed
         };
         tokio::task::spawn_blocking(look).await.unwrap_or_default()

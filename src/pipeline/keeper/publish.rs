@@ -176,7 +176,8 @@ async fn publish_segments(
         }
         let key = format!("{folder}/{}/{}", one.folder.name, keys::segment(one.number));
         let path = one.path();
-        let there = has_left(&path).await || put(pipeline, recording, Class::Live, key, Source::File(&path)).await;
+        let there =
+            has_left(path.clone()).await || put(pipeline, recording, Class::Live, key, Source::File(&path)).await;
         (one, there)
     });
     let mut puts = std::pin::pin!(puts.buffered(AT_ONCE));

@@ -256,7 +256,7 @@ impl Space {
         self.used.fetch_add(to.cast_signed() - from.cast_signed(), SeqCst);
     }
 
-    /// Removes a file or a folder with all it holds.
+    /// Removes a file or a folder with all it holds. One that is not there is removed.
     ///
     /// # Errors
     /// Of the file system; what is gone by then is no longer counted.
@@ -268,7 +268,7 @@ impl Space {
         let before = bytes_below(path);
         let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         self.resized(before, if removed.is_ok() { 0 } else { bytes_below(path) });
-        removed
+        removed.or_else(if_there)
     }
 
     /// Passes a result on, and notes where it says that the disk is full.
@@ -400,6 +400,14 @@ impl Space {
     pub(crate) fn failed_all(&self) -> bool {
         self.faults.lock().unwrap().iter().all(|fault| fault.times == 0)
     }
+}
+
+/// For what is to be gone: no error where it was not there.
+///
+/// # Errors
+/// Any other.
+pub fn if_there(error: io::Error) -> io::Result<()> {
+    if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// Whether an error says that there is no room: on the disk, or in what the user may have of it.

@@ -33,6 +33,8 @@ pub(super) struct Gathered {
     pub(super) canvas: Option<Canvas>,
     /// Likewise, RFC 6381.
     pub(super) codecs: Option<String>,
+    /// The settings that the server's encoder makes these init segments with; what else is in them does not show there.
+    pub(super) encoder: Option<EncoderSettings>,
     /// Init segments that the server's encoder does not go with: no filler fits between their segments.
     pub(super) foreign: bool,
 }
@@ -201,8 +203,7 @@ fn usable_init(
         Err(why) => why,
     };
     let canvas = old.and_then(|old| Some(Canvas { width: old.width?, height: old.height? }));
-    let made = canvas.and_then(|canvas| own_init(canvas, grid.fps)).filter(|made| keys::init(made) == name);
-    let Some(made) = made else {
+    let Some((_, made)) = canvas.and_then(|canvas| own_init(canvas, grid.fps, name)) else {
         note(format!("{name}: {why}; it cannot be made again"));
         return None;
     };
@@ -213,15 +214,15 @@ fn usable_init(
     Some(made)
 }
 
-/// The init segment that goes with the server's encoder.
-fn own_init(canvas: Canvas, fps: u32) -> Option<Vec<u8>> {
-    let encoder = X264::open(&settings(fps), canvas).ok()?;
-    Some(boxes::init_segment(&boxes::Track { canvas, fps, sets: encoder.parameter_sets() }))
-}
-
-/// Encoder settings for filler: preset and quality change nothing in the parameter sets.
-pub(super) fn settings(fps: u32) -> EncoderSettings {
-    EncoderSettings { fps, ..EncoderSettings::default() }
+/// The init segment of that name and the settings that it goes with, if the server's encoder can make it. Preset and
+/// quality change nothing in the parameter sets.
+fn own_init(canvas: Canvas, fps: u32, name: &str) -> Option<(EncoderSettings, Vec<u8>)> {
+    [true, false].into_iter().find_map(|cabac| {
+        let settings = EncoderSettings { fps, cabac, ..EncoderSettings::default() };
+        let encoder = X264::open(&settings, canvas).ok()?;
+        let init = boxes::init_segment(&boxes::Track { canvas, fps, sets: encoder.parameter_sets() });
+        (keys::init(&init) == name).then_some((settings, init))
+    })
 }
 
 impl Gathered {
@@ -232,12 +233,38 @@ impl Gathered {
         };
         self.canvas = Some(facts.canvas);
         self.codecs = Some(nal::codecs(&facts.sets));
-        self.foreign |= own_init(facts.canvas, grid.fps).is_none_or(|own| keys::init(&own) != name);
+        match own_init(facts.canvas, grid.fps, name) {
+            Some((settings, _)) if self.encoder.as_ref().is_none_or(|other| *other == settings) => {
+                self.encoder = Some(settings);
+            }
+            _ => self.foreign = true,
+        }
     }
 
     /// First tick, ticks and file of each segment, for the MP4.
     pub(super) fn spans(&self, folder: &Path) -> Vec<(Tick, Tick, PathBuf)> {
         let span = |segment: &Segment| (segment.line.first_tick, segment.line.ticks, folder.join(segment.file()));
         self.segments.iter().map(span).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_init_segment_says_which_coder_goes_with_it() {
+        let (canvas, grid) = (Canvas { width: 64, height: 48 }, Grid { fps: 2, part_ticks: 2, segment_ticks: 12 });
+        for cabac in [true, false] {
+            let settings = EncoderSettings { fps: 2, cabac, ..EncoderSettings::default() };
+            let sets = X264::open(&settings, canvas).unwrap().parameter_sets().clone();
+            let bytes = boxes::init_segment(&boxes::Track { canvas, fps: 2, sets: &sets });
+            let mut gathered = Gathered::default();
+            gathered.note_init(&bytes, &keys::init(&bytes), grid);
+            assert_eq!((&gathered.encoder, gathered.foreign), (&Some(settings), false));
+            // Another one in the same track: no filler fits between the two.
+            gathered.note_init(&bytes, "init-of-another-encoder.mp4", grid);
+            assert!(gathered.foreign);
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::pipeline::store::spool::write_whole;
 
 use super::PLAYLIST;
 use super::books::{Stretch, clip, push_stretch, stretches_of};
-use super::gather::{Gathered, settings};
+use super::gather::Gathered;
 use super::lines::{each_line, read_text};
 use super::movie::hash;
 use super::segments::Segment;
@@ -172,7 +172,7 @@ impl Rebuild<'_> {
             title: self.entry.participant.name.clone(),
             origin: self.origin,
             mp4: self.mp4,
-            encoder: settings(self.grid.fps),
+            encoder: self.gathered.encoder.clone().unwrap_or_default(),
             segment_ticks: self.grid.segment_ticks,
             fill: self.fill,
         }
