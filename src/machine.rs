@@ -8,6 +8,10 @@ use std::fs;
 use std::num::NonZero;
 use std::path::Path;
 
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::media::Micros;
+
 /// Where cgroup file systems are mounted, and the files in them that are read.
 const MOUNT: &str = "sys/fs/cgroup";
 /// Memory of a machine that does not say how much it has.
@@ -24,6 +28,21 @@ pub fn cores() -> usize {
 /// Bytes of memory that this process may use.
 pub fn memory() -> u64 {
     memory_under(Path::new("/"))
+}
+
+/// CPU that this thread has had.
+pub fn thread_cpu() -> Micros {
+    cpu(ClockId::ThreadCPUTime)
+}
+
+/// CPU that this process has had, all threads.
+pub fn process_cpu() -> Micros {
+    cpu(ClockId::ProcessCPUTime)
+}
+
+fn cpu(clock: ClockId) -> Micros {
+    let had = clock_gettime(clock);
+    Micros(had.tv_sec * 1_000_000 + had.tv_nsec / 1000)
 }
 
 /// Takes as many open files as the process may have, and says how many those are.

@@ -12,6 +12,12 @@ use crate::media::Micros;
 
 /// A sender whose time goes on as fast as ours, in thousandths.
 pub const REAL_TIME: u64 = 1000;
+/// As many microseconds a picture waits for its turn only where there is too much to do, whoever may have the cores.
+const OLD: f64 = 2e6;
+/// So much load, of that at which bots are refused, the oldest picture says at the most.
+const OLD_MAX: f64 = 1.2;
+/// The most that the workers' own CPU is multiplied by for what the process does around them.
+const AROUND_MAX: f64 = 1.5;
 /// The load is looked at over about this long.
 const SMOOTH: Micros = Micros(4_000_000);
 /// Of the load at which bots are refused: where cheaper options come.
@@ -55,8 +61,12 @@ impl Level {
 /// Work done by the workers, added up by themselves, and the level that follows; read by lanes and sockets.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// Microseconds of work, at real-time pace.
+    /// Microseconds of CPU that workers had, at real-time pace.
     worked: AtomicU64,
+    /// The same as it was.
+    raw: AtomicU64,
+    /// The longest that a picture of a meeting waited since the last look.
+    oldest: AtomicU64,
     /// A socket at real-time pace ran out of patience.
     late: AtomicU64,
     level: AtomicU8,
@@ -66,7 +76,16 @@ impl Load {
     /// Work of `time` for a lane whose sender goes on at `pace` ([`REAL_TIME`]).
     pub fn worked(&self, time: Micros, pace: u64) {
         let micros = time.0.max(0) as u64;
+        self.raw.fetch_add(micros, SeqCst);
         self.worked.fetch_add(micros * REAL_TIME / pace.max(REAL_TIME), SeqCst);
+    }
+
+    /// A picture came to an encoder `age` after it was read, of a sender that goes on at `pace`: ahead of the clock it waits
+    /// for what others leave.
+    pub fn aged(&self, age: Micros, pace: u64) {
+        if pace * 2 <= REAL_TIME * 3 {
+            self.oldest.fetch_max(age.0.max(0) as u64, SeqCst);
+        }
     }
 
     /// A capture was shed, for want of time.
@@ -125,6 +144,8 @@ pub struct Admission {
 struct Inner {
     seen_at: Option<Micros>,
     worked: u64,
+    raw: u64,
+    process: Micros,
     late: u64,
     load: f64,
     keys: HashMap<String, Refused>,
@@ -142,18 +163,23 @@ impl Admission {
         Admission { refuse_at, inner: Mutex::default() }
     }
 
-    /// Looks at the work done since the last look, by workers that can do `cores` seconds of it in a second. Returns the
-    /// new level when it changed.
-    pub fn look(&self, load: &Load, now: Micros, cores: usize) -> Option<Level> {
+    /// Looks at the work done since the last look, by workers that can do `cores` seconds of it in a second; what the whole
+    /// process had of CPU so far says how much there is around it. A picture that grew old says that the cores are others'.
+    /// Returns the new level when it changed.
+    pub fn look(&self, load: &Load, now: Micros, process: Micros, cores: usize) -> Option<Level> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let (worked, late) = (load.worked.load(SeqCst), load.late.load(SeqCst));
+        let (worked, raw, late) = (load.worked.load(SeqCst), load.raw.load(SeqCst), load.late.load(SeqCst));
         let (work, is_late) = (worked - inner.worked, late > inner.late);
-        (inner.worked, inner.late) = (worked, late);
+        let around = (process - inner.process).0 as f64 / (raw - inner.raw).max(1) as f64;
+        (inner.worked, inner.raw, inner.process, inner.late) = (worked, raw, process, late);
+        let oldest = load.oldest.swap(0, SeqCst) as f64;
         let wall = now.0 - inner.seen_at.replace(now)?.0;
         if wall <= 0 {
             return None;
         }
-        let of_this_look = work as f64 / (wall as f64 * cores.max(1) as f64);
+        let work = work as f64 * around.clamp(1.0, AROUND_MAX);
+        let of_this_look = work / (wall as f64 * cores.max(1) as f64);
+        let of_this_look = of_this_look.max(self.refuse_at * (oldest / OLD).min(OLD_MAX));
         let share = 1.0 - (-(wall as f64) / SMOOTH.0 as f64).exp();
         inner.load += (of_this_look - inner.load) * share;
         if is_late {
@@ -238,13 +264,17 @@ mod tests {
         admission: Admission,
         load: Load,
         now: i64,
+        /// CPU of the process, and how much that is of its workers'.
+        process: Micros,
+        around: f64,
         levels: Vec<(i64, Level)>,
     }
 
     impl Bench {
         fn new() -> Bench {
-            let bench = Bench { admission: Admission::new(0.9), load: Load::default(), now: 0, levels: Vec::new() };
-            assert_eq!(bench.admission.look(&bench.load, secs(0), 2), None);
+            let (admission, load) = (Admission::new(0.9), Load::default());
+            let bench = Bench { admission, load, now: 0, process: secs(0), around: 1.0, levels: Vec::new() };
+            assert_eq!(bench.admission.look(&bench.load, secs(0), secs(0), 2), None);
             bench
         }
 
@@ -252,8 +282,10 @@ mod tests {
         fn work(&mut self, seconds: i64, share: f64, pace: u64) {
             for _ in 0..seconds {
                 self.now += 1;
-                self.load.worked(Micros((share * 2e6) as i64), pace);
-                let level = self.admission.look(&self.load, secs(self.now), 2);
+                let work = Micros((share * 2e6) as i64);
+                self.load.worked(work, pace);
+                self.process = self.process + Micros((work.0 as f64 * self.around) as i64);
+                let level = self.admission.look(&self.load, secs(self.now), self.process, 2);
                 self.levels.extend(level.map(|level| (self.now, level)));
             }
         }
@@ -274,6 +306,36 @@ mod tests {
         let at: Vec<i64> = bench.levels.iter().map(|(at, _)| *at).collect();
         assert!((31..36).contains(&at[0]) && (36..46).contains(&at[1]), "{at:?}");
         assert!((91..96).contains(&at[2]) && (121..130).contains(&at[3]), "{at:?}");
+    }
+
+    #[test]
+    fn what_the_process_does_around_its_workers_counts() {
+        let mut bench = Bench { around: 1.2, ..Bench::new() };
+        bench.work(60, 0.6, REAL_TIME);
+        assert!((0.71..0.73).contains(&bench.admission.load()), "{}", bench.admission.load());
+        // Where they have little to do it is something else that the process does.
+        bench.around = 50.0;
+        bench.work(60, 0.02, REAL_TIME);
+        assert!((0.02..0.04).contains(&bench.admission.load()), "{}", bench.admission.load());
+    }
+
+    #[test]
+    fn pictures_that_grow_old_are_overload_although_there_is_little_work() {
+        let mut bench = Bench::new();
+        for _ in 0..30 {
+            bench.load.aged(secs(3), REAL_TIME);
+            bench.work(1, 0.2, REAL_TIME);
+        }
+        let levels: Vec<Level> = bench.levels.iter().map(|(_, level)| *level).collect();
+        assert_eq!(levels, [Level::Cheaper, Level::Refusing]);
+        // A replay waits for what is left; and half a second is a burst of one bot.
+        let mut bench = Bench::new();
+        for _ in 0..30 {
+            bench.load.aged(secs(3), 2 * REAL_TIME);
+            bench.load.aged(Micros(500_000), REAL_TIME);
+            bench.work(1, 0.2, REAL_TIME);
+        }
+        assert_eq!(bench.levels, []);
     }
 
     #[test]

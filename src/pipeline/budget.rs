@@ -109,8 +109,7 @@ impl LaneMemory {
     /// The memory of one more lane, if there is as much. A first lane always finds it.
     pub fn open(self: &Arc<Self>, bytes: u64) -> Option<LaneCharge> {
         let mut taken = self.lock();
-        let fits = taken.lanes < self.lanes_max && (taken.lanes == 0 || taken.bytes + bytes <= self.bytes);
-        fits.then(|| self.charge(&mut taken, bytes))
+        self.has_room(*taken, bytes).then(|| self.charge(&mut taken, bytes))
     }
 
     /// The memory of a lane that is there in any case.
@@ -124,10 +123,13 @@ impl LaneMemory {
         LaneCharge { memory: Arc::clone(self), bytes }
     }
 
-    /// Whether no lane more is opened, however small.
-    pub fn is_full(&self) -> bool {
-        let taken = *self.lock();
-        taken.lanes >= self.lanes_max || (taken.lanes > 0 && taken.bytes >= self.bytes)
+    /// Whether one more lane of `bytes` would not be opened.
+    pub fn is_full_for(&self, bytes: u64) -> bool {
+        !self.has_room(*self.lock(), bytes)
+    }
+
+    fn has_room(&self, taken: Taken, bytes: u64) -> bool {
+        taken.lanes < self.lanes_max && (taken.lanes == 0 || taken.bytes + bytes <= self.bytes)
     }
 
     /// Open lanes.
@@ -152,6 +154,18 @@ impl LaneCharge {
         let mut taken = self.memory.lock();
         taken.bytes = taken.bytes - self.bytes + bytes;
         self.bytes = bytes;
+    }
+
+    /// The lane wants so many bytes from here on. Returns whether it got them: less it always does, more where there is
+    /// room; a lane alone gets all that it wants.
+    pub fn try_resize(&mut self, bytes: u64) -> bool {
+        let mut taken = self.memory.lock();
+        let after = taken.bytes - self.bytes + bytes;
+        let fits = bytes <= self.bytes || after <= self.memory.bytes || taken.lanes == 1;
+        if fits {
+            (taken.bytes, self.bytes) = (after, bytes);
+        }
+        fits
     }
 }
 
@@ -197,7 +211,11 @@ mod tests {
         let mut second = memory.open(10).unwrap();
         second.resize(60);
         assert_eq!((memory.lanes(), memory.used()), (2, 130));
+        assert!(second.try_resize(50) && !second.try_resize(51), "70 and 50 are too much, but less than before");
+        assert!(memory.is_full_for(1));
         drop(first);
+        assert!(!memory.is_full_for(50) && memory.is_full_for(51), "what is refused is told before");
+        assert!(second.try_resize(60) && !second.try_resize(101));
         let third = memory.open(20).unwrap();
         let fourth = memory.open(20).unwrap();
         assert!(memory.open(0).is_none(), "three lanes are open");

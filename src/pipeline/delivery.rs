@@ -30,7 +30,7 @@ pub async fn deliver(pipeline: &Pipeline, patience: &mut Patience, offer: Offer)
     let clock = &pipeline.clock;
     let since = clock.mono();
     let at = capture.at;
-    if lane.sheds_next() {
+    if lane.sheds_next(patience.lasts_for_ever(since, lane.freed_at())) {
         return lane.shed(at);
     }
     let Some(charge) = charge(pipeline, patience, lane.kind, since, message_bytes + picture_bytes).await else {

@@ -233,7 +233,6 @@ impl Keeper {
             self.recording.set_state(State::Failed);
             self.pipeline.keep_state(&self.recording).await;
             self.put_manifest(true).await;
-            lanes.iter().for_each(|lane| lane.close());
             tracing::error!(recording = self.recording.id(), "recording failed; its spool is kept");
             return None;
         }
@@ -258,9 +257,8 @@ impl Keeper {
         // From here on a start would find it finished in the store; only then does anybody hear of it.
         self.clear_spool().await;
         self.recording.set_state(State::Finished);
-        let lanes = self.recording.lanes();
-        lanes.iter().for_each(|lane| lane.close());
-        tracing::info!(recording = self.recording.id(), tracks = lanes.len(), ticks = end, "recording finished");
+        let tracks = self.recording.lanes().len();
+        tracing::info!(recording = self.recording.id(), tracks, ticks = end, "recording finished");
     }
 
     /// Keeps in the spool what else only the store has, where a copy is to stay.

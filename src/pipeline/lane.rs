@@ -15,7 +15,6 @@ use crate::metrics::{Metrics, Queue, Stage};
 
 use super::admission::{Load, REAL_TIME};
 use super::budget::{Charge, LaneCharge};
-use super::encode::x264::X264;
 use super::ingest::Capture;
 use super::ingest::decode::{Decoded, Ingest, Last};
 use super::schedule::{ReadyList, Turn, Worked};
@@ -26,6 +25,7 @@ use super::track::TrackWriter;
 mod deletion;
 mod expected;
 mod lost;
+mod room;
 mod view;
 
 pub use expected::Expected;
@@ -34,9 +34,6 @@ pub use view::{Order, View};
 
 /// Marks that wait for the encoder worker; when full the oldest is dropped, for newer ones say more about the present.
 const MARKS_MAX: usize = 256;
-
-/// What a lane takes beside its encoder: queues, books, the open part (measured by benches/figures.sh).
-const BYTES_BESIDE: u64 = 1_500_000;
 
 /// A capture on its way, with the bytes it is charged for.
 pub struct Queued {
@@ -173,11 +170,6 @@ impl Lane {
         })
     }
 
-    /// What a lane of this canvas takes while it is live. What waits in it is charged apart, as bytes in flight.
-    pub fn bytes(canvas: Canvas) -> u64 {
-        X264::bytes(canvas) + BYTES_BESIDE
-    }
-
     /// The number of the next capture.
     pub fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, SeqCst)
@@ -205,9 +197,10 @@ impl Lane {
         Micros(self.freed.load(SeqCst))
     }
 
-    /// Whether this capture is to be dropped at once, because the lane is shedding.
-    pub fn sheds_next(&self) -> bool {
-        lock(&self.shedder).drops_next(self.captures.is_empty())
+    /// Whether this capture is to be dropped at once, because the lane is shedding. `moves`: its sender runs ahead of the
+    /// clock, and only waits as long as the lane does not stand still.
+    pub fn sheds_next(&self, moves: bool) -> bool {
+        lock(&self.shedder).drops_next(moves || self.captures.is_empty())
     }
 
     /// The socket's patience ended here: shed more.
@@ -223,6 +216,11 @@ impl Lane {
     /// Notes the time that a worker's visit took.
     pub fn worked(&self, time: Micros) {
         self.lists.load.worked(time, self.pace.load(SeqCst));
+    }
+
+    /// Notes how old a picture is that comes to the encoder.
+    pub fn aged(&self, age: Micros) {
+        self.lists.load.aged(age, self.pace.load(SeqCst));
     }
 
     /// Books a capture that was shed.
@@ -245,18 +243,6 @@ impl Lane {
             marks.pop_front();
         }
         marks.push_back((at, mark));
-    }
-
-    /// Its canvas is fixed, so what its encoder takes is known.
-    pub fn charge(&self, bytes: u64) {
-        if let Some(memory) = &mut *lock(&self.memory) {
-            memory.resize(bytes);
-        }
-    }
-
-    /// Gives its memory back: its recording is over.
-    pub fn close(&self) {
-        *lock(&self.memory) = None;
     }
 
     /// Whether no capture is on its way.

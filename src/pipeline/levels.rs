@@ -1,11 +1,16 @@
 //! What the pipeline says of itself as a whole: gauges, and whether there is room for more.
 
-use crate::media::Micros;
+use crate::machine::process_cpu;
+use crate::media::{Canvas, Micros};
 use crate::metrics::Levels;
 
 use super::Pipeline;
 use super::admission::{Full, Level};
+use super::lane::Lane;
 use super::store::manifest::State;
+
+/// What a bot sends of most cameras: where no lane of it fits, a new bot would be let in for nothing.
+const USUAL: Canvas = Canvas { width: 640, height: 360 };
 
 impl Pipeline {
     /// Gauges as of now, but for the sockets': those are the listener's to count.
@@ -51,7 +56,7 @@ impl Pipeline {
 
     /// Looks at the load; tells of a step of overload, or out of it.
     pub(super) fn look_at_load(&self, now: Micros) {
-        let Some(level) = self.admission.look(&self.lists.load, now, self.cores) else { return };
+        let Some(level) = self.admission.look(&self.lists.load, now, process_cpu(), self.cores) else { return };
         let load = self.load_percent();
         tracing::warn!(level = level.name(), load_percent = load, "overload");
         self.metrics.overloaded(level.name());
@@ -69,7 +74,7 @@ impl Pipeline {
         if self.space.is_full() {
             return Some(Full::Spool);
         }
-        if self.lane_memory.is_full() {
+        if self.lane_memory.is_full_for(Lane::bytes(USUAL)) {
             return Some(Full::Memory);
         }
         (self.lists.load.level() == Level::Refusing).then_some(Full::Load)

@@ -23,7 +23,8 @@ impl Shedder {
         self.count = 0;
     }
 
-    /// Whether the next capture is dropped. `drained` says that the lane's queue is empty: then nothing is, from now on.
+    /// Whether the next capture is dropped. `drained` says that the lane's queue is empty, or that its sender waits for it as
+    /// long as it takes: then nothing is, from now on.
     pub fn drops_next(&mut self, drained: bool) -> bool {
         if drained {
             *self = Shedder::default();
@@ -97,6 +98,12 @@ impl Patience {
         ((last.0 - first.0).max(0) as u64).saturating_mul(REAL_TIME).div_euclid(wall as u64).max(REAL_TIME)
     }
 
+    /// Whether a sender may wait at `now` for as long as it takes: it runs ahead of the clock, and the lane, which last freed
+    /// a slot at `freed`, does not stand still.
+    pub fn lasts_for_ever(&self, now: Micros, freed: Micros) -> bool {
+        self.pace(now) * 2 > REAL_TIME * 3 && now - freed < self.limit
+    }
+
     /// Whether the sender's time went on at most one and a half times as fast as ours: then waiting only makes it late.
     fn at_real_time_pace(&self, now: Micros) -> bool {
         let (Some((first_at, first)), Some((_, last))) = (self.pace.front(), self.pace.back()) else { return false };
@@ -140,6 +147,20 @@ mod tests {
             assert_eq!(patience.until(kind, now, ms(19_900), now), ms(22_000));
             assert_eq!(patience.until(kind, ms(18_000), ms(17_000), now), ms(20_000));
         }
+    }
+
+    #[test]
+    fn a_replay_that_met_a_stuck_lane_loses_nothing_more_once_it_moves() {
+        let mut patience = Patience::new(ms(2000));
+        let live = |patience: &mut Patience, pace: i64| {
+            *patience = Patience::new(ms(2000));
+            (0..40).for_each(|step| patience.read(ms(step * 500), ms(step * 500 * pace)));
+        };
+        live(&mut patience, 3);
+        assert!(!patience.lasts_for_ever(ms(20_000), ms(18_000)), "it stands still");
+        assert!(patience.lasts_for_ever(ms(20_000), ms(18_001)));
+        live(&mut patience, 1);
+        assert!(!patience.lasts_for_ever(ms(20_000), ms(19_999)), "in a meeting it is shed until the queue is empty");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Not here: how many there are ([`super::Pipeline::start`]).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use crate::clock::Clock;
+use crate::machine;
 
 use super::ingest::decode::Ingest;
 use super::lane::{Lane, Lists};
@@ -35,15 +37,25 @@ impl Threads {
     }
 }
 
-/// Starts a thread. Linux keeps 15 bytes of its name.
+/// Starts a thread. Linux keeps 15 bytes of its name. A panic of it, a bug, ends the process: without it meetings would stand
+/// still for ever, while the next start takes up what the spool holds.
 ///
 /// # Errors
 /// Text that names the thread.
 pub(super) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    let named = name.clone();
     thread::Builder::new()
         .name(name.clone())
-        .spawn(work)
-        .map_err(|error| format!("cannot start thread {name}: {error}"))
+        .spawn(move || {
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                tracing::error!(
+                    thread = name,
+                    "a worker panicked: this is a bug. The next start goes on from the spool"
+                );
+                std::process::abort();
+            }
+        })
+        .map_err(|error| format!("cannot start thread {named}: {error}"))
 }
 
 /// Hands a job to a thread, and waits for a place where its queue is full: who hands over has time. A thread that has ended
@@ -62,10 +74,8 @@ pub(super) async fn hand_over<T>(queue: &Sender<T>, mut job: T) {
 pub(super) fn join(threads: &mut Vec<JoinHandle<()>>) {
     for thread in threads.drain(..) {
         let name = thread.thread().name().unwrap_or_default().to_owned();
-        match thread.join() {
-            Ok(()) => tracing::debug!(thread = name, "ended"),
-            Err(_) => tracing::error!(thread = name, "a worker panicked: this is a bug"),
-        }
+        thread.join().expect("a panic ends the process");
+        tracing::debug!(thread = name, "ended");
     }
 }
 
@@ -81,22 +91,22 @@ pub(super) fn spawn_workers(
         let (lists, clock) = (Arc::clone(lists), Arc::clone(clock));
         threads.ingest.push(spawn(format!("ingest-{n}"), move || {
             let mut decoder = Ingest::default();
-            lists.ingest.serve(&*clock, |lane| timed(lane, &*clock, |lane| lane.ingest_one(&mut decoder, &*clock)));
+            lists.ingest.serve(&*clock, |lane| timed(lane, |lane| lane.ingest_one(&mut decoder, &*clock)));
         })?);
     }
     for n in 0..encode {
         let (lists, clock) = (Arc::clone(lists), Arc::clone(clock));
         threads.encode.push(spawn(format!("encode-{n}"), move || {
-            lists.encode.serve(&*clock, |lane| timed(lane, &*clock, Lane::encode_one));
+            lists.encode.serve(&*clock, |lane| timed(lane, Lane::encode_one));
         })?);
     }
     Ok(())
 }
 
-/// A worker's visit, and how long it took.
-fn timed(lane: &Arc<Lane>, clock: &dyn Clock, visit: impl FnOnce(&Arc<Lane>) -> Worked) -> Worked {
-    let start = clock.mono();
+/// A worker's visit, and what CPU it took: a thread that waits for a core does no work.
+fn timed(lane: &Arc<Lane>, visit: impl FnOnce(&Arc<Lane>) -> Worked) -> Worked {
+    let start = machine::thread_cpu();
     let worked = visit(lane);
-    lane.worked(clock.mono() - start);
+    lane.worked(machine::thread_cpu() - start);
     worked
 }

@@ -126,8 +126,9 @@ impl TrackWriter {
 
     /// Takes a decoded capture, in the order of arrival.
     pub fn take(&mut self, lane: &Arc<Lane>, mut arrived: Arrived) {
-        let (at, clock) = (arrived.capture.at, arrived.capture.clock);
-        self.metrics.waited(Queue::Pictures, self.clock.mono() - arrived.since);
+        let (at, clock, now) = (arrived.capture.at, arrived.capture.clock, self.clock.mono());
+        self.metrics.waited(Queue::Pictures, now - arrived.since);
+        lane.aged(now - arrived.capture.read_at);
         let Some(decoded) = &mut arrived.decoded else {
             lane.discard(DiscardReason::Undecodable, 1);
             self.timeline.mark(at, Mark::Undecodable);
@@ -142,6 +143,11 @@ impl TrackWriter {
         let canvas = self.units.fix_canvas(&picture, self.settings.recording.canvas_max);
         if !self.begun {
             lane.charge(Lane::bytes(canvas));
+        }
+        if !lane.keeps(&picture, canvas) {
+            lane.discard(DiscardReason::Shed, 1);
+            self.timeline.mark(at, Mark::Shed);
+            return self.advance(lane, clock.min(at));
         }
         let stamp = Stamp { capture: arrived.capture.number, at };
         let mut steps = std::mem::take(&mut self.steps);

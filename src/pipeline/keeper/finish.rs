@@ -50,7 +50,9 @@ pub(super) async fn end_media(pipeline: &Pipeline, recording: &Arc<Recording>) -
     delivery::deliver_all(pipeline, placed).await;
     let lanes = order(recording, Order::Flush).await;
     let end = lanes.iter().filter_map(|lane| lane.view(|view| view.end_tick)).max().unwrap_or(0);
-    order(recording, Order::Finish(end)).await;
+    let lanes = order(recording, Order::Finish(end)).await;
+    // Their encoders are closed: however long MP4s and the store take, others find that memory.
+    lanes.iter().for_each(|lane| lane.close());
     end
 }
 
