@@ -1,8 +1,8 @@
 //! Messages come in hundreds of packets, and nothing can be done with one that is not whole. So the kernel is asked to wake a
 //! socket only for a good part of what is still to come of its message (`SO_RCVLOWAT`), and of it no more than that.
 //!
-//! Not here: the messages themselves, which the WebSocket library reads; of the pieces that they come in (RFC 6455, 5.2) only
-//! the lengths are looked at.
+//! Not here: the messages themselves, which the WebSocket library reads; of the pieces that they come in only the lengths are
+//! looked at ([`super::pieces`]).
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +14,7 @@ use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::pieces::Pieces;
 use super::wire::Wire;
 
 sockopt_impl!(
@@ -24,56 +25,6 @@ sockopt_impl!(
 const LOW_WATER_MAX: u64 = 64 * 1024;
 /// It is raised by no less than this: each change is a system call.
 const RAISED_BY: u64 = 4 * 1024;
-
-/// The lengths of a socket's pieces, read along with their bytes.
-#[derive(Debug, Default)]
-struct Pieces {
-    header: [u8; 14],
-    /// Bytes of the header that are here.
-    have: usize,
-    /// Bytes still to come of the piece whose header is known.
-    left: u64,
-    /// These are no pieces.
-    lost: bool,
-}
-
-impl Pieces {
-    fn see(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && !self.lost {
-            if self.left > 0 {
-                let taken = self.left.min(bytes.len() as u64);
-                self.left -= taken;
-                bytes = &bytes[taken as usize..];
-                continue;
-            }
-            self.header[self.have] = bytes[0];
-            self.have += 1;
-            bytes = &bytes[1..];
-            self.lost = self.header[0] & 0x70 != 0 || !matches!(self.header[0] & 0x0f, 0..=2 | 8..=10);
-            self.read_header();
-        }
-    }
-
-    fn read_header(&mut self) {
-        let extended = match self.header[1] & 0x7f {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        let mask = if self.header[1] & 0x80 == 0 { 0 } else { 4 };
-        if self.have < 2 || self.have < 2 + extended + mask {
-            return;
-        }
-        let long = self.header[2..2 + extended].iter().fold(0, |left, byte| left << 8 | u64::from(*byte));
-        self.left = if extended == 0 { u64::from(self.header[1] & 0x7f) } else { long };
-        self.have = 0;
-    }
-
-    /// Bytes that are sure to come of the piece that is not whole.
-    fn left(&self) -> u64 {
-        if self.lost { 0 } else { self.left }
-    }
-}
 
 /// A TCP stream that wakes its reader for more than single packets while a message comes.
 pub struct Arrivals {
@@ -109,7 +60,7 @@ impl AsyncRead for Arrivals {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, room) = (buffer.filled().len(), buffer.remaining());
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if self.wire.is_upgraded() {
+        if self.wire.is_in_step() {
             let new = &buffer.filled()[before..];
             self.saw(new, new.len() < room);
         }
@@ -148,65 +99,11 @@ mod tests {
     use std::time::Duration;
 
     use nix::sys::socket::getsockopt;
-    use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::super::pieces::tests::piece;
     use super::super::wire::Wires;
     use super::*;
-
-    /// A piece of so many bytes, as a client sends it; `mask` as the server does not ask for it.
-    fn piece(opcode: u8, bytes: usize, mask: bool) -> Vec<u8> {
-        let bit = if mask { 0x80 } else { 0 };
-        let mut piece = vec![0x80 | opcode];
-        match bytes {
-            0..=125 => piece.push(bit | bytes as u8),
-            126..=0xffff => {
-                piece.push(bit | 126);
-                piece.extend((bytes as u16).to_be_bytes());
-            }
-            _ => {
-                piece.push(bit | 127);
-                piece.extend((bytes as u64).to_be_bytes());
-            }
-        }
-        piece.extend(std::iter::repeat_n(0xff, if mask { 4 } else { 0 } + bytes));
-        piece
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_left_of_a_message_is_known_wherever_reads_end(
-            pieces in prop::collection::vec((prop::sample::select(vec![0_u8, 1, 2, 8, 9, 10]), 0_usize..70_000, any::<bool>()), 1..4),
-            reads in prop::collection::vec(1_usize..30_000, 1..20),
-        ) {
-            let pieces: Vec<Vec<u8>> = pieces.iter().map(|(opcode, bytes, mask)| piece(*opcode, *bytes, *mask)).collect();
-            let ends: Vec<usize> = pieces.iter().scan(0, |end, piece| { *end += piece.len(); Some(*end) }).collect();
-            let (all, mut seen, mut at) = (pieces.concat(), Pieces::default(), 0);
-            for read in reads.iter().cycle() {
-                let to = (at + read).min(all.len());
-                seen.see(&all[at..to]);
-                at = to;
-                let end = *ends.iter().find(|end| **end >= at).unwrap();
-                // Never more than is still to come, and in the middle of a payload just that.
-                prop_assert!(seen.left() == (end - at) as u64 || (seen.left() == 0 && seen.have > 0), "{:?} at {}", seen, at);
-                if at == all.len() {
-                    break;
-                }
-            }
-            prop_assert!(!seen.lost && seen.have == 0 && seen.left() == 0);
-        }
-    }
-
-    #[test]
-    fn what_is_no_message_is_waited_for_by_no_length() {
-        for bytes in
-            [&b"GET / HTTP/1.1\r\n"[..], &[0xf1, 0xfe, 0xff, 0xff], &[0x83, 0xff, 0, 0, 0, 0, 0, 9, 9, 9, 1, 2, 3, 4]]
-        {
-            let mut pieces = Pieces::default();
-            pieces.see(bytes);
-            assert_eq!((pieces.lost, pieces.left()), (true, 0), "{bytes:x?}");
-        }
-    }
 
     async fn pair() -> (TcpStream, Arrivals) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -226,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_is_woken_for_much_of_a_message_and_for_its_end() {
         let (mut client, mut arrivals) = pair().await;
-        let message = piece(1, 300_000, true);
+        let message = piece(0x81, 300_000, true);
         let low = |arrivals: &Arrivals| getsockopt(&arrivals.stream, LowWater).unwrap();
         client.write_all(&message[..10_000]).await.unwrap();
         let mut at = 0;
@@ -252,7 +149,7 @@ mod tests {
         tokio::join!(send, receive);
         // To its last byte, and then a short one at once, byte by byte.
         assert_eq!((at, low(&arrivals)), (message.len(), 1));
-        for byte in piece(9, 3, true) {
+        for byte in piece(0x89, 3, true) {
             client.write_all(&[byte]).await.unwrap();
             assert_eq!(read(&mut arrivals).await, 1);
         }

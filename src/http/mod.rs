@@ -12,6 +12,7 @@ mod guard;
 mod hooks;
 pub mod media;
 pub mod outgoing;
+mod pieces;
 mod play;
 mod reread;
 pub mod server;

@@ -165,6 +165,7 @@ async fn connection(came: Came, router: Router, limits: Limits, mut stop: Stoppe
     };
     let io = TokioIo::new(Counted::new(stream, Arc::clone(&wire), place));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        wire.request_came();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&wire));
         request.extensions_mut().insert(peer);

@@ -192,6 +192,8 @@ async fn finish_handshake(mut stream: SplitStream<WebSocket>, wire: &Wire, mut p
     let rest = async {
         while let Some(Ok(message)) = stream.next().await {
             peer_closed |= matches!(message, Message::Close(_));
+            // Thrown away, and so not held against the others.
+            wire.message_taken(length(&message));
         }
     };
     tokio::select! {
@@ -268,7 +270,6 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
             }
         };
         taken = Some(message.as_ref().map_or(0, length));
-        half_since = None;
         session.socket().hears();
         let message = match message {
             Ok(message) => message,
@@ -280,6 +281,8 @@ async fn read(app: &App, stream: &mut SplitStream<WebSocket>, session: &mut Sess
             Message::Ping(_) | Message::Pong(_) => continue,
             Message::Close(_) => return None,
         };
+        // Not by a ping: it may lie between the pieces of a message, which goes on to be incomplete.
+        half_since = None;
         // Of a text message it is known already.
         let text = match &message {
             Message::Text(text) => Some(text.as_str()),

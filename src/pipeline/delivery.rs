@@ -18,7 +18,7 @@ pub struct Offer {
     pub lane: Expected,
     /// The capture.
     pub capture: Capture,
-    /// Bytes of its message.
+    /// Bytes of its message, which it keeps whole.
     pub message_bytes: u64,
     /// Bytes of the picture it becomes, decoder's scratch included.
     pub picture_bytes: u64,

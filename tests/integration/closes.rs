@@ -113,6 +113,35 @@ async fn who_is_too_slow_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_between_the_pieces_of_a_message_do_not_keep_it_open() {
+    // How a server's close begins (RFC 6455, 5.2).
+    const CLOSE: u8 = 0x88;
+    let server = Server::start(&["--message-timeout", "600ms"]).await;
+    let mut bot = Bot::connect(&server.ws()).await;
+    let start = Instant::now();
+    let piece = |first: u8, payload: &[u8]| [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], payload].concat();
+    bot.raw().write_all(&piece(0x01, b"{")).await.unwrap();
+    // A byte of the message, an answer to a ping, and a ping.
+    let more = [piece(0x00, b" "), piece(0x8a, b""), piece(0x89, b"")].concat();
+    let feed = async {
+        loop {
+            bot.raw().write_all(&more).await.unwrap();
+            let mut said = [0; 2];
+            bot.raw().peek(&mut said).await.unwrap();
+            if said[0] == CLOSE {
+                break;
+            }
+            // Empty pings and answers to ours.
+            bot.raw().read_exact(&mut said).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, feed).await.expect("it is cut however long it goes on");
+    assert_eq!(bot.ended().await, close(1008, "a message was not complete in time"));
+    assert!(start.elapsed() > Duration::from_millis(600), "not earlier than said: {:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_who_has_a_token_is_let_in() {
     let folders = Folders::new();
     let variables = [("TILECAST_INGEST_TOKEN", "alpha-7f3d, acme:beta-91c2")];

@@ -9,6 +9,12 @@ use super::{Lane, Queued};
 pub struct Expected(pub(super) Option<Arc<Lane>>);
 
 impl Expected {
+    /// Of no lane, for who looks at captures alone.
+    #[cfg(test)]
+    pub fn nowhere() -> Expected {
+        Expected(None)
+    }
+
     /// Puts the capture in, or gives it back when the lane is full: the caller waits for [`Lane::freed`], or sheds.
     pub fn offer(mut self, queued: Queued) -> Result<(), (Expected, Queued)> {
         match self.captures.offer(queued) {

@@ -12,8 +12,9 @@ use crate::pipeline::timeline::clock::Verdict;
 use super::people::NO_TIME;
 use super::{Inner, Recording};
 
-/// Bytes of captures that a recording holds in doubt; beyond them the doubt is over, as it is by time.
-const LIMBO_BYTES_MAX: usize = 16 << 20;
+/// Bytes of messages whose captures a recording holds in doubt: each keeps its message, however little of it is the picture.
+/// Beyond them the doubt is over, as it is by time.
+const LIMBO_BYTES_MAX: u64 = 16 << 20;
 
 impl Inner {
     fn leave_limbo(&mut self, wall: Micros) -> Vec<Offer> {
@@ -67,7 +68,7 @@ impl Recording {
                     Verdict::Limbo => {
                         inner.limbo.push_back(offer);
                         // What is in doubt is in no budget yet.
-                        let bytes: usize = inner.limbo.iter().map(|offer| offer.capture.base64.len()).sum();
+                        let bytes: u64 = inner.limbo.iter().map(|offer| offer.message_bytes).sum();
                         if bytes > LIMBO_BYTES_MAX {
                             inner.clock.end_limbo();
                             placed.extend(inner.leave_limbo(wall));
@@ -93,5 +94,69 @@ impl Recording {
     pub fn end_limbo(&self, wall: Micros) -> Vec<Offer> {
         self.lock().clock.end_limbo();
         self.leave_limbo(wall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::RecordingParts;
+    use super::*;
+    use crate::config::Fill;
+    use crate::media::{Canvas, Grid};
+    use crate::pipeline::encode::EncoderSettings;
+    use crate::pipeline::ingest::Capture;
+    use crate::pipeline::lane::Expected;
+    use crate::pipeline::state::RecordingSettings;
+
+    fn recording() -> Recording {
+        let settings = RecordingSettings {
+            grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
+            encoder: EncoderSettings::default(),
+            screen: None,
+            canvas_max: Canvas { width: 1920, height: 1080 },
+            fill: Fill::Black,
+            live_fill: Micros::from_secs(600),
+            settle: Micros::SECOND,
+            hold_webcam: Micros::from_secs(10),
+            hold_screenshare: Micros::from_secs(600),
+        };
+        Recording::new(RecordingParts {
+            name: "r".into(),
+            unsure: false,
+            continues: None,
+            prefix: None,
+            mark: String::new(),
+            spool: "r".into(),
+            settings,
+            alone_since: Micros(0),
+        })
+    }
+
+    /// A tiny picture in a message of so many bytes. Gives how many are placed by now.
+    fn read(recording: &Recording, relative: Micros, message_bytes: u64) -> usize {
+        let capture = Capture {
+            number: 0,
+            at: Micros(0),
+            relative,
+            absolute: None,
+            clock: Micros(0),
+            read_at: Micros(0),
+            base64: Bytes::from_static(b"AAAA"),
+        };
+        let offer = Offer { lane: Expected::nowhere(), capture, message_bytes, picture_bytes: 0 };
+        let time = Timestamp { relative: Some(relative), absolute: None };
+        recording.read(offer, &Participant::default(), time, Micros(0), Micros(0)).len()
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_bounded_by_the_messages_that_it_keeps() {
+        for (message_bytes, placed) in [(LIMBO_BYTES_MAX / 2, 0), (LIMBO_BYTES_MAX / 2 + 1, 2)] {
+            let recording = recording();
+            // Far ahead of a recording that has not begun, and of each other.
+            assert_eq!(read(&recording, Micros::from_secs(10), message_bytes), 0);
+            assert_eq!(read(&recording, Micros::from_secs(20), message_bytes), placed, "{message_bytes} bytes each");
+        }
     }
 }
