@@ -199,7 +199,11 @@ pub struct Config {
     #[arg(long, env = "TILECAST_IN_FLIGHT", value_parser = parse_bytes, value_name = "SIZE")]
     pub in_flight: Option<u64>,
 
-    /// Open lanes [default: what half of the memory limit carries]
+    /// Memory of all open lanes together [default: half of the memory limit]
+    #[arg(long, env = "TILECAST_LANE_MEMORY", value_parser = parse_bytes, value_name = "SIZE")]
+    pub lane_memory: Option<u64>,
+
+    /// Open lanes [default: what --lane-memory carries]
     #[arg(long, env = "TILECAST_LANES_MAX", value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub lanes_max: Option<u32>,
 

@@ -70,6 +70,8 @@ pub struct Metrics {
     events_told: Family<ReasonLabel, Counter>,
     /// Seconds that sockets were held because a lane or the budget was full.
     pub socket_waited: Counter<f64, AtomicU64>,
+    /// Marks that a lane dropped for newer ones.
+    pub marks_dropped: Counter,
     /// Errors of encoders that cost a lane its encoder.
     pub encoders_failed: Counter,
     /// Errors of the spool that cost an epoch.
@@ -164,6 +166,7 @@ impl Metrics {
             requests_refused: Family::default(),
             events_told: Family::default(),
             socket_waited: Counter::default(),
+            marks_dropped: Counter::default(),
             encoders_failed: Counter::default(),
             spool_failed: Counter::default(),
             sockets: Gauge::default(),
@@ -233,6 +236,8 @@ impl Metrics {
         self.register_doors(r);
         let waited = self.socket_waited.clone();
         r.register_with_unit("socket_waited", "Time sockets were held by a full lane or budget", Unit::Seconds, waited);
+        let dropped = self.marks_dropped.clone();
+        r.register("marks_dropped", "Words of sources (on, off, ...) that a lane dropped for newer ones", dropped);
         r.register("encoders_failed", "Encoder errors", self.encoders_failed.clone());
         r.register("spool_failed", "Spool errors that ended an epoch", self.spool_failed.clone());
         self.register_levels(r);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::channel::Channel;
-use crate::media::{Canvas, DiscardReason, Kind, Micros, Picture};
+use crate::media::{DiscardReason, Kind, Micros, Picture};
 use crate::metrics::{Metrics, Queue, Stage};
 
 use super::admission::{Load, REAL_TIME};
@@ -241,6 +241,7 @@ impl Lane {
         let mut marks = lock(&self.marks);
         if marks.len() == MARKS_MAX {
             marks.pop_front();
+            self.metrics.marks_dropped.inc();
         }
         marks.push_back((at, mark));
     }

@@ -145,7 +145,7 @@ impl Pipeline {
         let workers = |asked: Option<u16>| asked.map_or(cores, usize::from);
         let (ingest_workers, encoder_workers) = (workers(config.ingest_workers), workers(config.encoder_workers));
         let lanes_max = config.lanes_max.map_or(usize::MAX, |lanes| lanes as usize);
-        let lane_memory = LaneMemory::new(machine::memory() / 2, lanes_max);
+        let lane_memory = LaneMemory::new(config.lane_memory.unwrap_or_else(|| machine::memory() / 2), lanes_max);
         let (sync, sync_jobs) = bounded(SYNC_JOBS_MAX);
         let (assemble, assemble_jobs) = bounded::<Asked>(ASSEMBLE_JOBS_MAX);
         let lists = Arc::new(Lists {

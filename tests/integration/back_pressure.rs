@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tilecast::media::Kind;
@@ -43,9 +45,12 @@ async fn while_a_lane_is_stuck_its_sender_cannot_write() {
     // Much more than queues and the kernel's buffers hold.
     let ticks = (40 << 20) / length as u32;
     let mut bot = Bot::connect(&server.ws()).await;
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
     let mut sending = Box::pin(async move {
         for tick in 0..ticks {
             bot.send_text(message(tick)).await;
+            count.fetch_add(length, SeqCst);
         }
         bot.close().await;
     });
@@ -60,9 +65,13 @@ async fn while_a_lane_is_stuck_its_sender_cannot_write() {
     let half = metrics.get("tilecast_half_received_bytes") as usize;
     assert!(half >= length, "the one that waits is counted: {half}");
     assert_eq!(server.get("/healthz").await.status, 200, "only its socket waits");
-    // No more is taken, however long it lasts.
+    // What it could write beyond what was taken lies in the kernel's buffers, of both sides.
+    let could_write = written.load(SeqCst);
+    assert!(could_write < taken as usize + (16 << 20), "{could_write} bytes written, {taken} taken");
+    // No more is taken nor can be written, however long it lasts.
     let _ = tokio::time::timeout(Duration::from_secs(1), &mut sending).await;
     assert_eq!(server.metrics().await.get("tilecast_received_bytes_total"), taken);
+    assert_eq!(written.load(SeqCst), could_write);
 
     unblock(state);
     sending.await;

@@ -62,6 +62,31 @@ async fn new_bots_are_kept_in_the_spool_and_land_when_it_is_back() {
     assert_eq!(manifest.continues, None);
 }
 
+/// Its encoder is closed once its media ended, however long the store takes: there is room for another lane.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_over_keeps_no_new_lane_from_being_opened() {
+    let folders = Folders::new();
+    let server = Server::start_in(&folders, &[&FLAGS[..], &["--lanes-max", "1"]].concat(), &[]).await;
+    let away = Away::of(&folders);
+    let camera = [Camera::new(1, Kind::Webcam)];
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, "first", &camera, 0..6).await;
+    assert_eq!(server.get("/readyz").await.status, 503, "one lane is all that there may be");
+    bot.close().await;
+    assert_eq!(server.post("/api/v1/recordings/first/finish").await.status, 202);
+    until("there is room for a lane", || async { (server.get("/readyz").await.status == 200).then_some(()) }).await;
+    assert_eq!(server.recording("first").await["state"], "finishing", "the store is away");
+    let mut bot = Bot::connect(&server.ws()).await;
+    send(&mut bot, "second", &camera, 0..6).await;
+    bot.close().await;
+    away.comes_back();
+    for recording in ["first", "second"] {
+        let manifest = server.finish(recording).await;
+        assert_eq!(manifest.tracks[0].ledger.encoded, 6, "{recording}");
+        check_finished(&folders, &manifest).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_for_a_deleted_one_meanwhile_goes_as_well() {
     const RECORDING: &str = "unwanted";

@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::config::Fill;
 use crate::ledger::Ledger;
-use crate::media::{Grid, Picture, Tick};
+use crate::media::{Canvas, Grid, Picture, Tick};
 use crate::pipeline::budget::{Budget, LaneMemory};
 use crate::pipeline::encode::EncoderSettings;
 use crate::pipeline::state::{Kept, RecordingSettings};
@@ -22,6 +22,7 @@ struct Bench {
     lane: Arc<Lane>,
     jobs: Receiver<SyncJob>,
     budget: Budget,
+    memory: Arc<LaneMemory>,
     dir: tempfile::TempDir,
     space: Arc<Space>,
     kept: Arc<Kept>,
@@ -64,7 +65,7 @@ impl Bench {
                 space: Arc::clone(&space),
             },
         };
-        let metrics = Arc::new(Metrics::new());
+        let (metrics, memory) = (Arc::new(Metrics::new()), LaneMemory::new(30_000_000, 2));
         let lists = Arc::new(Lists {
             ingest: ReadyList::new(|lane: &Lane| &lane.ingest_turn),
             encode: ReadyList::new(|lane: &Lane| &lane.encode_turn),
@@ -77,13 +78,13 @@ impl Bench {
             kind: Kind::Webcam,
             captures_max: 8,
             pictures_max: 4,
-            memory: LaneMemory::new(0, 1).take(0),
+            memory: memory.take(0),
             writer: TrackWriter::new(settings, Arc::new(ManualClock::default()), Arc::clone(&metrics)),
             lists,
             metrics,
             changed: Arc::default(),
         });
-        Bench { lane, jobs, budget: Budget::new(1 << 30), dir, space, kept }
+        Bench { lane, jobs, budget: Budget::new(1 << 30), memory, dir, space, kept }
     }
 
     /// A picture taken at that tick arrives and is placed.
@@ -170,6 +171,58 @@ async fn pictures_of_a_segment_that_was_not_made_durable_are_booked_as_lost() {
         assert_eq!((view.syncing, view.closed.len()), (0, 1));
         assert_eq!(view.gaps, [Gap { from_tick: 0, to_tick: 4, reason: crate::media::GapReason::SpoolFull }]);
     });
+}
+
+#[tokio::test]
+async fn a_picture_larger_than_its_canvas_is_charged_for_or_shed_where_there_is_no_room() {
+    let bench = Bench::new();
+    let other = bench.memory.take(10_000_000);
+    bench.picture(0).await;
+    let usual = bench.memory.used();
+    bench.sized(1, 640, 360).await;
+    let more = Picture::bytes(640, 360) - Picture::bytes(64, 64);
+    assert_eq!(bench.memory.used() - usual, 2 * more as u64, "itself, and what is scaled down");
+    bench.sized(2, 4096, 2160).await;
+    assert_eq!(bench.ledger().discarded["shed"], 1);
+    bench.picture(3).await;
+    assert_eq!(bench.memory.used(), usual);
+    drop(other);
+    bench.sized(4, 4096, 2160).await;
+    assert!(bench.memory.used() > 26_000_000, "alone it gets all that it wants");
+    bench.obey(Order::Finish(5));
+    let ledger = bench.ledger();
+    assert_eq!((ledger.encoded, ledger.discarded_total()), (4, 1));
+}
+
+/// Nobody charges again further down, so that what waits compressed, and nothing else, always becomes room.
+#[tokio::test]
+async fn a_budget_full_of_compressed_captures_alone_drains() {
+    use base64::Engine;
+    const CHARGE: u64 = 20 << 10;
+    const CAPTURES: usize = 8;
+    let bench = Bench::new();
+    let (lane, clock, budget) = (&bench.lane, ManualClock::default(), Budget::new(CAPTURES as u64 * CHARGE));
+    for number in 0..CAPTURES as Tick {
+        let image = image::GrayImage::from_pixel(64, 64, image::Luma([number as u8]));
+        let mut png = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let base64 = base64::engine::general_purpose::STANDARD.encode(png.into_inner()).into();
+        let at = GRID.time_of(number);
+        let (number, relative, clock, read_at) = (lane.next_number(), at, at, Micros(0));
+        let capture = Capture { number, at, relative, absolute: None, clock, read_at, base64 };
+        lane.pending.fetch_add(1, SeqCst);
+        let queued = Queued { capture, charge: budget.charge(CHARGE).await };
+        assert!(lane.captures.offer(queued).is_ok());
+    }
+    assert_eq!((budget.used(), lane.depths()), (budget.capacity(), (CAPTURES, 0)), "captures alone, and all of it");
+    let mut next = Box::pin(budget.charge(CHARGE));
+    assert!(futures::poll!(&mut next).is_pending());
+    let mut ingest = Ingest::default();
+    while lane.ingest_one(&mut ingest, &clock) == Worked::One || lane.encode_one() == Worked::One {}
+    drop(next.await);
+    assert_eq!((budget.used(), lane.depths(), lane.pending()), (0, (0, 0), 0));
+    bench.obey(Order::Finish(CAPTURES as Tick));
+    assert_eq!(bench.ledger().encoded, CAPTURES as u64);
 }
 
 #[tokio::test]
