@@ -24,7 +24,7 @@ const SMOOTH: Micros = Micros(4_000_000);
 const CHEAPER: f64 = 0.9;
 /// Of the same: below it new bots are taken again.
 const RELIEF: f64 = 0.8;
-/// Of the same: below it options are dear again. They cost half as much more, so it must be well below.
+/// Of the same: below it options are dear again. They cost a quarter more, so it must be well below.
 const CHEAPER_RELIEF: f64 = 0.5;
 /// A bot gives up after 90 s; one that was refused for so long is let in.
 const REFUSED_LONG: Micros = Micros(45_000_000);

@@ -36,18 +36,20 @@ pub struct EncoderSettings {
 }
 
 /// Why these: `benches/encoder.py` measures every preset and single options at 2 pictures a second (the last run is in
-/// `benches/RESULTS.md`). Against superfast, at equal SSIM of 640x360 cameras, with CAVLC as all of them:
+/// `benches/RESULTS.md`). Against superfast, at equal SSIM of 640x360 cameras, with CABAC as all of them but one:
 ///
-/// | preset | work | bytes |
+/// | options | work | bytes |
 /// |---|---|---|
-/// | ultrafast | 0.63 | +70 % |
+/// | ultrafast | 0.76 | +67 % |
+/// | superfast with CAVLC | 0.87 | +11 % |
+/// | superfast with `partitions=i8x8`, which is picked | 0.88 | -2 % |
 /// | superfast | 1 | |
-/// | veryfast | 1.8 | -4 % |
-/// | faster | 3.3 | -8 % |
-/// | medium | 4.6 | -9 % |
+/// | superfast as FFmpeg has it by default | 1.35 | +6 % |
+/// | veryfast | 1.6 | -5 % |
+/// | medium | 3.9 | -12 % |
 ///
-/// No single option takes work off superfast for less than a fifth more bytes, and none takes off bytes for less than
-/// 1.4 of the work but CABAC (-10 % for 1.18), which is a field of the PPS.
+/// CABAC takes a tenth more of the whole server's CPU than CAVLC and an eighth of the bytes off, which are stored and sent for
+/// longer than they are encoded.
 ///
 /// x264 aims lower quantisers the longer a picture is shown: with crf 23 nearly all is at `qpmin`. At 20 instead of 10
 /// a picture takes a third fewer bytes, and text of 14 pixels stays sharp.
