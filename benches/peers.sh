@@ -68,7 +68,7 @@ for source in "$@"; do
         hls="-f hls -hls_time 6 -hls_list_size 0 -hls_segment_type fmp4 {}/index.m3u8"
         ffmpeg="ffmpeg -nostdin -v error -f image2pipe -framerate 2 -c:v png -i - -pix_fmt yuv420p -c:v libx264"
         # shellcheck disable=SC2086 # words
-        peer $ffmpeg -preset superfast -tune zerolatency -crf 23 -x264-params qpmin=20:keyint=12:scenecut=0 -threads 1 $hls
+        peer $ffmpeg -preset superfast -tune zerolatency -crf 23 -x264-params partitions=i8x8:qpmin=20:keyint=12:scenecut=0 -threads 1 $hls
         same=$peer_ms same_kb=$peer_kb
         # shellcheck disable=SC2086
         peer $ffmpeg -g 12 $hls
@@ -76,7 +76,7 @@ for source in "$@"; do
         # shellcheck disable=SC2086
         peer gst-launch-1.0 -q fdsrc fd=0 ! image/png,framerate=2/1 ! pngparse ! pngdec ! videoconvert ! video/x-raw,format=I420 ! \
             x264enc speed-preset=superfast tune=zerolatency pass=qual quantizer=23 qp-min=20 key-int-max=12 \
-            threads=1 option-string=scenecut=0 ! h264parse ! hlssink2 target-duration=6 max-files=0 playlist-length=0 \
+            threads=1 option-string=scenecut=0:partitions=i8x8 ! h264parse ! hlssink2 target-duration=6 max-files=0 playlist-length=0 \
             "location={}/%05d.ts" "playlist-location={}/index.m3u8"
         gst=$peer_ms
         memory="$((same_kb / 1000)), $((plain_kb / 1000)), $((peer_kb / 1000))"
