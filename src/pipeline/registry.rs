@@ -292,8 +292,7 @@ impl Registry {
 mod tests {
     use super::*;
     use crate::ledger::Ledger;
-    use crate::media::{Canvas, GapReason, Grid, Kind};
-    use crate::pipeline::encode::EncoderSettings;
+    use crate::media::{GapReason, Kind};
     use crate::pipeline::recording::{RecordingParts, SocketState};
     use crate::pipeline::state::RecordingSettings;
     use crate::pipeline::store::manifest::{Gap, ParticipantManifest, TrackManifest};
@@ -304,17 +303,6 @@ mod tests {
 
     fn open_name(registry: &Registry, name: &Name) -> (Arc<Recording>, bool) {
         let opened = registry.open(name, |name, continues| {
-            let settings = RecordingSettings {
-                grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
-                encoder: EncoderSettings::default(),
-                screen: None,
-                canvas_max: Canvas { width: 1920, height: 1080 },
-                fill: crate::config::Fill::Black,
-                live_fill: Micros::from_secs(600),
-                settle: Micros::SECOND,
-                hold_webcam: Micros::from_secs(10),
-                hold_screenshare: Micros::from_secs(600),
-            };
             Recording::new(RecordingParts {
                 spool: name.spool_folder().into(),
                 name,
@@ -322,7 +310,7 @@ mod tests {
                 continues,
                 prefix: None,
                 mark: String::new(),
-                settings,
+                settings: RecordingSettings::usual(),
                 alone_since: Micros(0),
             })
         });

@@ -181,6 +181,24 @@ pub fn read(dir: &Path) -> Result<RecordingState, StateError> {
 }
 
 #[cfg(test)]
+impl RecordingSettings {
+    /// Those of a usual recording.
+    pub fn usual() -> RecordingSettings {
+        RecordingSettings {
+            grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
+            encoder: EncoderSettings::default(),
+            screen: None,
+            canvas_max: Canvas { width: 1920, height: 1080 },
+            fill: Fill::Black,
+            live_fill: Micros::from_secs(600),
+            settle: Micros::SECOND,
+            hold_webcam: Micros::from_secs(10),
+            hold_screenshare: Micros::from_secs(600),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -43,11 +43,12 @@ impl Threads {
 /// # Errors
 /// Text that names the thread.
 pub(super) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
-    let named = name.clone();
     thread::Builder::new()
         .name(name.clone())
         .spawn(move || {
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                let thread = thread::current();
+                let name = thread.name().unwrap_or_default();
                 tracing::error!(
                     thread = name,
                     "a worker panicked: this is a bug. The next start goes on from the spool"
@@ -55,7 +56,7 @@ pub(super) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Resul
                 std::process::abort();
             }
         })
-        .map_err(|error| format!("cannot start thread {named}: {error}"))
+        .map_err(|error| format!("cannot start thread {name}: {error}"))
 }
 
 /// Hands a job to a thread, and waits for a place where its queue is full: who hands over has time. A thread that has ended

@@ -4,7 +4,6 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::config::Fill;
 use crate::ledger::Ledger;
 use crate::media::{Canvas, Grid, Picture, Tick};
 use crate::pipeline::budget::{Budget, LaneMemory};
@@ -42,14 +41,9 @@ impl Bench {
         let (sync, jobs) = bounded(64);
         let recording = RecordingSettings {
             grid: GRID,
-            encoder: EncoderSettings::default(),
-            screen: None,
             canvas_max: Canvas { width: 640, height: 360 },
-            fill: Fill::Black,
             live_fill: Micros::from_secs(20),
-            settle: Micros::SECOND,
-            hold_webcam: Micros::from_secs(10),
-            hold_screenshare: Micros::from_secs(600),
+            ..RecordingSettings::usual()
         };
         let kept = Arc::new(Kept::default());
         let settings = TrackSettings {

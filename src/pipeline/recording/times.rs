@@ -103,25 +103,11 @@ mod tests {
 
     use super::super::RecordingParts;
     use super::*;
-    use crate::config::Fill;
-    use crate::media::{Canvas, Grid};
-    use crate::pipeline::encode::EncoderSettings;
     use crate::pipeline::ingest::Capture;
     use crate::pipeline::lane::Expected;
     use crate::pipeline::state::RecordingSettings;
 
     fn recording() -> Recording {
-        let settings = RecordingSettings {
-            grid: Grid { fps: 2, part_ticks: 2, segment_ticks: 12 },
-            encoder: EncoderSettings::default(),
-            screen: None,
-            canvas_max: Canvas { width: 1920, height: 1080 },
-            fill: Fill::Black,
-            live_fill: Micros::from_secs(600),
-            settle: Micros::SECOND,
-            hold_webcam: Micros::from_secs(10),
-            hold_screenshare: Micros::from_secs(600),
-        };
         Recording::new(RecordingParts {
             name: "r".into(),
             unsure: false,
@@ -129,7 +115,7 @@ mod tests {
             prefix: None,
             mark: String::new(),
             spool: "r".into(),
-            settings,
+            settings: RecordingSettings::usual(),
             alone_since: Micros(0),
         })
     }
